@@ -1,0 +1,129 @@
+# The experiment from data to tables, one target per stage; `make help` lists them.
+# Stages are idempotent: what is finished under the same settings is never computed again.
+
+PROFILE   ?= mini
+DATA      ?=
+LIMIT     ?=
+K_WEIGHTS ?=
+EXTRA     ?=
+
+# A python3.11 that only a version manager's shim claims to have must not be chosen, so each candidate is tried out.
+PYTHON ?= $(shell for p in python3.11 python3 python3.13 python3.12 python3.10 python; do \
+	"$$p" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1 \
+	&& { command -v "$$p"; break; }; done)
+
+VENV  := .venv
+PY    := $(VENV)/bin/python
+STAMP := $(VENV)/requirements.installed
+CACHE := $(CURDIR)/.cache
+
+# Nothing is written outside the checkout: every cache and configuration folder the libraries know lies in .cache.
+export TMPDIR            := $(CACHE)/tmp
+export XDG_CACHE_HOME    := $(CACHE)
+export PIP_CACHE_DIR     := $(CACHE)/pip
+export KERAS_HOME        := $(CACHE)/keras
+export MPLCONFIGDIR      := $(CACHE)/matplotlib
+export TORCH_HOME        := $(CACHE)/torch
+export IPYTHONDIR        := $(CACHE)/ipython
+export JUPYTER_CONFIG_DIR  := $(CACHE)/jupyter
+export JUPYTER_DATA_DIR    := $(CACHE)/jupyter
+export JUPYTER_RUNTIME_DIR := $(CACHE)/jupyter
+export PYTHONPATH        := $(CURDIR)
+export PYTHONHASHSEED    := 0
+export MPLBACKEND        := Agg
+export TF_CPP_MIN_LOG_LEVEL := 2
+export KMP_WARNINGS      := off
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+UNMASK = $(PY) -m unmask_tf
+RUN    = --profile '$(PROFILE)' $(if $(DATA),--data '$(DATA)') $(if $(LIMIT),--limit '$(LIMIT)') \
+	$(if $(K_WEIGHTS),--k-weights '$(K_WEIGHTS)') $(EXTRA)
+
+# Tests that need what this machine lacks are left out; EXTRA="-m slow" replaces the choice.
+HAVE_GPU = $(shell nvidia-smi -L 2>/dev/null | head -n 1)
+MARKS    = not slow$(if $(UNMASK_PHOTOS),, and not photos)$(if $(HAVE_GPU),, and not gpu)
+
+STAGES := data train-k evaluate-k train-m attack evaluate tables figures report compare reproduce bench contact-sheet
+.PHONY: help setup $(STAGES) notebooks golden test lint clean
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+help: ## list the targets
+	@echo 'make TARGET [PROFILE=mini|mini-full|photos|paper] [DATA=folder] [LIMIT=images] [K_WEIGHTS=file] [EXTRA=options]'
+	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
+		while IFS='|' read -r name text; do printf '  %-14s %s\n' "$$name" "$$text"; done
+
+setup: $(STAMP) ## make .venv and install requirements.txt into it
+	@mkdir -p $(TMPDIR)
+
+$(STAMP): requirements.txt
+	@mkdir -p $(TMPDIR)
+	@if cmp -s requirements.txt $@; then touch $@; exit 0; fi; \
+	if [ -z '$(PYTHON)' ]; then \
+		echo 'no CPython 3.10 or newer with its venv module was found. Install one, or name it: make PYTHON=/path/to/python3.11' >&2; \
+		exit 2; \
+	fi; \
+	set -e; \
+	$(PY) -c '' 2>/dev/null || '$(PYTHON)' -m venv --clear $(VENV); \
+	$(PY) -m pip install --no-input -r requirements.txt; \
+	cp requirements.txt $@
+
+reproduce: setup ## everything: data, models, attacks, defence, tables, figures, summary
+	$(UNMASK) reproduce $(RUN)
+
+data: setup ## draw the embedded dataset, or check the folder DATA
+	$(UNMASK) data $(RUN)
+
+train-k: setup ## train model K (parts) where its weights are not there yet
+	$(UNMASK) train-k $(RUN)
+
+evaluate-k: setup ## model K's average precision on its test images
+	$(UNMASK) evaluate-k $(RUN)
+
+train-m: setup ## train model M (classes): benign, then adversarially
+	$(UNMASK) train-m $(RUN)
+
+attack: setup ## attack every M
+	$(UNMASK) attack $(RUN)
+
+evaluate: setup ## extract parts with K and write one record per cell
+	$(UNMASK) evaluate $(RUN)
+
+tables: evaluate ## Table IV and the AUCs, from the records
+	$(UNMASK) tables $(RUN)
+
+figures: evaluate ## the figures, from the records
+	$(UNMASK) figures $(RUN)
+
+report: evaluate ## tables, figures and the summary beside the paper's numbers
+	$(UNMASK) report $(RUN)
+
+compare: setup ## compare this run's records with the committed reference
+	$(UNMASK) compare $(RUN)
+
+notebooks: tables ## execute the notebooks; copies with outputs go to results/PROFILE/notebooks
+	@mkdir -p 'results/$(PROFILE)/notebooks'
+	UNMASK_PROFILE='$(PROFILE)' $(VENV)/bin/jupyter-execute \
+		--output='../results/$(PROFILE)/notebooks/{notebook_name}' notebooks/*.ipynb
+
+bench: setup ## time K, M and the attacks on this machine
+	$(UNMASK) bench $(RUN)
+
+contact-sheet: setup ## redraw the picture of the embedded dataset for the README
+	$(UNMASK) contact-sheet
+
+test: setup ## the test suite, without what this machine cannot run
+	$(PY) -m pytest -m '$(MARKS)' $(EXTRA)
+
+lint: setup ## style, formatting and the import contracts
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/lint-imports
+
+golden: setup ## rewrite tests/golden with Matterport's real package (needs CPython 3.7; see tests/golden/README.md)
+	$(PY) tests/golden/make_golden.py $(EXTRA)
+
+clean: ## remove results/PROFILE and the caches; data, weights and .venv stay
+	@case '$(PROFILE)' in ''|.*|*/*|reference) echo "PROFILE='$(PROFILE)' is not a profile's name" >&2; exit 2;; esac
+	rm -rf 'results/$(PROFILE)' .cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find unmask_tf tests -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,195 @@
+"""Every check holds for a sound attack and is seen to fail for a planted fault."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from attack_modules import Linear2, conv_net, grey_level_images
+from torch import nn
+
+from unmask_tf.attacks.advertorch_bridge import attack, logits_and_gradients, logits_of
+from unmask_tf.attacks.checks import CHECKS, Evidence, check_attack, sound
+from unmask_tf.attacks.threat_models import ThreatModel, threat_model
+from unmask_tf.errors import InputError
+
+WEIGHT = np.random.default_rng(0).normal(size=(4, 4, 3))
+MODULE = Linear2(WEIGHT)
+IMAGES = grey_level_images(6, 4)
+LABELS = logits_of(MODULE, IMAGES).argmax(1)
+
+
+def failing(checks):
+    return {name for name, holds in checks.items() if not holds}
+
+
+def good_evidence(attack_name="pgd_linf", epsilon_255=8):
+    threat = threat_model(attack_name, epsilon_255, preset="strong")
+    result = attack(MODULE, IMAGES, LABELS, threat, seed=0)
+    logits, gradients = logits_and_gradients(MODULE, IMAGES, LABELS)
+    return Evidence(
+        images=IMAGES,
+        labels=LABELS,
+        attacked=result.images,
+        predictions=result.predictions,
+        iterations=result.iterations,
+        threat=threat,
+        logits=logits,
+        gradients=gradients,
+        attacked_logits=logits_of(MODULE, result.images),
+    )
+
+
+def _with(array, index, value):
+    array = np.array(array, copy=True)
+    array[index] = value
+    return array
+
+
+def _softmax(logits):
+    return torch.softmax(torch.from_numpy(logits), 1).numpy()
+
+
+FAULTS = {
+    "finite": lambda e: {"attacked": _with(e.attacked, (0, 0, 0, 0), np.nan)},
+    "box_kept": lambda e: {"attacked": _with(e.attacked, (1, 0, 0, 0), np.float32(1.0000001))},
+    "budget_kept": lambda e: {"attacked": _with(e.attacked, 2, np.clip(e.images[2] + e.threat.epsilon * 1.001, 0, 1))},
+    "budget_kept_in_8bit": lambda e: {"attacked": _with(e.attacked, 2, 1.0 - e.images[2])},
+    "outputs_are_logits": lambda e: {"logits": _softmax(e.logits)},
+    "gradients_nonzero": lambda e: {"gradients": _with(e.gradients, 3, 0.0)},
+    "step_shorter_than_budget": lambda e: {"threat": dataclasses.replace(e.threat, step=2.0 * e.threat.epsilon)},
+    "steps_reach_budget": lambda e: {"threat": dataclasses.replace(e.threat, step=0.06 * e.threat.epsilon)},
+    "all_iterations_run": lambda e: {"iterations": e.iterations - 1},
+    "labels_match_model": lambda e: {"labels": 1 - e.labels},
+    "predictions_reproduced": lambda e: {"predictions": _with(e.predictions, 4, 1 - e.predictions[4])},
+}
+
+
+@pytest.mark.parametrize(("attack_name", "epsilon_255"), [("pgd_linf", 8), ("pgd_l2", 100), ("mia_l2", 100)])
+def test_a_sound_attack_passes_every_check(attack_name, epsilon_255):
+    evidence = good_evidence(attack_name, epsilon_255)
+    assert failing({name: check(evidence) for name, check in CHECKS.items()}) == set()
+
+
+def test_a_fault_is_planted_for_every_check():
+    assert set(FAULTS) == set(CHECKS)
+
+
+@pytest.mark.parametrize(("attack_name", "epsilon_255"), [("pgd_linf", 8), ("pgd_l2", 100)])
+@pytest.mark.parametrize("name", FAULTS)
+def test_each_check_fails_for_its_planted_fault(name, attack_name, epsilon_255):
+    evidence = good_evidence(attack_name, epsilon_255)
+    faulty = dataclasses.replace(evidence, **FAULTS[name](evidence))
+    assert CHECKS[name](faulty) is False
+
+
+def test_a_fault_in_the_gradients_may_be_a_nan():
+    evidence = good_evidence()
+    faulty = dataclasses.replace(evidence, gradients=_with(evidence.gradients, (0, 0, 0, 0), np.nan))
+    assert CHECKS["gradients_nonzero"](faulty) is False
+
+
+@pytest.mark.parametrize(("attack_name", "epsilon_255", "excess"), [("pgd_linf", 8, 1.0), ("pgd_l2", 100, np.sqrt(48))])
+def test_8bit_budget_allows_exactly_one_grey_level_more(attack_name, epsilon_255, excess):
+    # Per value: 8 + 1 levels in LINF. In L2, moving all 48 values by v levels costs v * sqrt(48) <= 100 + sqrt(48).
+    evidence = good_evidence(attack_name, epsilon_255)
+    evidence = dataclasses.replace(evidence, images=np.zeros_like(IMAGES))
+    most = epsilon_255 + 1 if attack_name == "pgd_linf" else np.floor((epsilon_255 + excess) / excess)
+    for levels, holds in ((most, True), (most + 1, False)):
+        attacked = np.full_like(IMAGES, levels / 255)
+        assert CHECKS["budget_kept_in_8bit"](dataclasses.replace(evidence, attacked=attacked)) is holds
+
+
+@pytest.mark.parametrize(
+    ("attack_name", "epsilon_255", "preset", "expected"),
+    [
+        # The released step of 2.0 jumps between the corners of an LINF budget; in L2 it is 1.7 and 0.85 budgets.
+        ("pgd_linf", 8, "released", {"step_shorter_than_budget"}),
+        ("mia_linf", 16, "released", {"step_shorter_than_budget"}),
+        ("pgd_l2", 300, "released", set()),
+        ("mia_l2", 600, "released", set()),
+        ("pgd_linf", 8, "written", set()),
+        # 20 steps of 2/255 travel 40/255 of a budget of 300/255.
+        ("pgd_l2", 300, "written", {"steps_reach_budget"}),
+        ("mia_l2", 600, "written", {"steps_reach_budget"}),
+        ("pgd_linf", 8, "eq1", set()),
+        ("pgd_l2", 300, "eq1", set()),
+        ("mia_linf", 8, "strong", set()),
+        ("pgd_l2", 300, "strong", set()),
+    ],
+)
+def test_presets_trip_exactly_the_step_checks_that_they_should(attack_name, epsilon_255, preset, expected):
+    threat = threat_model(attack_name, epsilon_255, preset=preset)
+    result = attack(MODULE, IMAGES, LABELS, threat, seed=0)
+    checks = check_attack(MODULE, IMAGES, LABELS, result, threat)
+    assert list(checks) == list(CHECKS)
+    assert failing(checks) == expected
+    assert sound(checks) == (not expected)
+
+
+def test_checks_are_plain_booleans_that_json_can_hold():
+    threat = threat_model("pgd_linf", 8)
+    result = attack(MODULE, IMAGES, LABELS, threat, seed=0)
+    checks = check_attack(MODULE, IMAGES, LABELS, result, threat, batch_size=4)
+    assert json.loads(json.dumps(checks)) == checks
+
+
+def _run(module, labels=LABELS, images=IMAGES, change=None):
+    threat = threat_model("pgd_linf", 8, preset="strong", iterations=3)
+    result = attack(module, images, labels, threat, seed=0)
+    if change:
+        result = dataclasses.replace(result, **change(result))
+    return failing(check_attack(module, images, labels, result, threat))
+
+
+def test_a_model_that_ends_in_softmax_is_found():
+    assert _run(nn.Sequential(MODULE, nn.Softmax(dim=1))) == {"outputs_are_logits"}
+
+
+def test_a_model_with_saturated_gradients_is_found():
+    class Saturated(nn.Module):
+        def forward(self, x):
+            return 1e4 * MODULE(x)
+
+    assert _run(Saturated()) == {"gradients_nonzero"}
+
+
+def test_labels_in_another_order_are_found():
+    assert _run(MODULE, labels=1 - LABELS) == {"labels_match_model"}
+
+
+def test_images_that_were_exchanged_after_the_attack_are_found():
+    found = _run(MODULE, change=lambda result: {"images": 1.0 - result.images})
+    assert {"budget_kept", "budget_kept_in_8bit", "predictions_reproduced"} <= found
+
+
+def test_nan_images_are_found_without_evaluating_them():
+    found = _run(MODULE, change=lambda result: {"images": _with(result.images, 0, np.nan)})
+    assert found == {"finite", "box_kept", "budget_kept", "budget_kept_in_8bit", "predictions_reproduced"}
+
+
+def test_an_attack_that_stops_early_is_found():
+    assert _run(MODULE, change=lambda result: {"iterations": 1}) == {"all_iterations_run"}
+
+
+def test_a_result_of_other_images_is_refused():
+    threat = ThreatModel(attack="pgd_linf", epsilon_255=8, step=0.01)
+    result = attack(MODULE, IMAGES, LABELS, threat, seed=0)
+    with pytest.raises(InputError, match=r"\(6, 4, 4, 3\)"):
+        check_attack(MODULE, IMAGES[:4], LABELS[:4], result, threat)
+
+
+def test_checks_leave_the_module_as_it_was():
+    module = conv_net(classes=2).train()
+    threat = threat_model("mia_linf", 8, iterations=1)
+    result = attack(module, IMAGES, LABELS, threat, seed=0)
+    check_attack(module, IMAGES, LABELS, result, threat)
+    assert all(child.training for child in module.modules())
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in module.parameters())
+
+
+def test_no_checks_at_all_are_not_sound():
+    assert not sound({})
+    assert sound({"a": True})
+    assert not sound({"a": True, "b": False})

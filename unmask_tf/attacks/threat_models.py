@@ -1,0 +1,180 @@
+"""Threat models: which attack, in which norm, with which budget, step and effort.
+
+Units: a budget written by a user is `epsilon_255`, in units of 1/255 as in the paper's tables; everything the attacks
+compute with (`epsilon`, `step`) is in pixel units, where an image lies in [0, 1].
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import NewType
+
+from unmask_tf.errors import InputError
+
+PixelUnits = NewType("PixelUnits", float)
+"""A length in pixel space where black is 0 and white is 1."""
+
+
+class Norm(str, Enum):
+    """The norm that bounds a perturbation: LINF bounds each pixel value, L2 the whole image."""
+
+    LINF = "linf"
+    L2 = "l2"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackSpec:
+    """What an attack name stands for.
+
+    Attributes:
+        advertorch_class: class name inside `advertorch.attacks`.
+        norm: norm of its budget.
+        random_start: the released code starts it from a random point of the budget.
+        momentum: it accumulates gradients (Equation 2).
+    """
+
+    advertorch_class: str
+    norm: Norm
+    random_start: bool = False
+    momentum: bool = False
+
+
+ATTACKS: dict[str, AttackSpec] = {
+    "pgd_linf": AttackSpec(advertorch_class="LinfPGDAttack", norm=Norm.LINF, random_start=True),
+    "pgd_l2": AttackSpec(advertorch_class="L2PGDAttack", norm=Norm.L2, random_start=True),
+    "mia_linf": AttackSpec(advertorch_class="LinfMomentumIterativeAttack", norm=Norm.LINF, momentum=True),
+    "mia_l2": AttackSpec(advertorch_class="L2MomentumIterativeAttack", norm=Norm.L2, momentum=True),
+}
+"""The attacks of Section II-A. One entry here is all that another one of `advertorch.attacks` needs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """How step and effort follow from the budget.
+
+    Attributes:
+        step: (epsilon, iterations) -> step, all in pixel units.
+        keep_best: return the best iterate instead of the last one.
+        restarts: runs from different random starts (attacks without a random start run once).
+    """
+
+    step: Callable[[PixelUnits, int], float]
+    keep_best: bool = False
+    restarts: int = 1
+
+
+PRESETS: dict[str, Preset] = {
+    # The released code passes the step 2.0 to an image in [0, 1]: it was meant as 2/255.
+    "released": Preset(step=lambda epsilon, iterations: 2.0),
+    "written": Preset(step=lambda epsilon, iterations: 2.0 / 255.0),
+    "eq1": Preset(step=lambda epsilon, iterations: epsilon),
+    "strong": Preset(step=lambda epsilon, iterations: 2.5 * epsilon / iterations, keep_best=True, restarts=5),
+}
+"""`released`: the authors' code. `written`: the paper's text (Section IV). `eq1`: Equation 1. `strong`: the usual
+practice of robustness evaluation (step 2.5 epsilon / iterations, restarts, best iterate kept)."""
+
+DECAY = 1.0
+"""Momentum decay mu of Equation 2 (Section IV: mu = 1)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThreatModel:
+    """One attack at one strength.
+
+    Attributes:
+        attack: a name in `ATTACKS`.
+        epsilon_255: budget in units of 1/255 (per pixel value for LINF, of the whole image for L2).
+        step: length of one step, pixel units of [0, 1].
+        iterations: gradient steps of one run.
+        decay: momentum decay mu (momentum attacks only).
+        random_start: start from a random point of the budget.
+        restarts: runs, each from its own random start; more than one needs `keep_best`.
+        keep_best: return each image's best iterate (misclassified first, then highest loss), not the last one.
+
+    Raises:
+        InputError: any of these is unknown, out of range or contradicts another.
+    """
+
+    attack: str
+    epsilon_255: float
+    step: float
+    iterations: int = 20
+    decay: float = DECAY
+    random_start: bool = False
+    restarts: int = 1
+    keep_best: bool = False
+
+    def __post_init__(self) -> None:
+        _known("attack", self.attack, ATTACKS)
+        _not_negative("epsilon_255", self.epsilon_255, "a budget in units of 1/255, such as 8 or 300")
+        _not_negative("step", self.step, "a step in pixel units of [0, 1], such as 2/255")
+        _not_negative("decay", self.decay, "a momentum decay, such as 1.0")
+        _at_least_one("iterations", self.iterations)
+        _at_least_one("restarts", self.restarts)
+        if self.restarts > 1 and not (self.random_start and self.keep_best):
+            raise InputError(
+                f"restarts = {self.restarts} has no effect without random_start and keep_best. "
+                "Set both, or restarts = 1."
+            )
+
+    @property
+    def spec(self) -> AttackSpec:
+        """The attack's entry in `ATTACKS`."""
+        return ATTACKS[self.attack]
+
+    @property
+    def norm(self) -> Norm:
+        """Norm of the budget."""
+        return self.spec.norm
+
+    @property
+    def epsilon(self) -> PixelUnits:
+        """Budget in pixel units of [0, 1]."""
+        return PixelUnits(self.epsilon_255 / 255.0)
+
+
+def threat_model(attack: str, epsilon_255: float, *, preset: str = "released", iterations: int = 20) -> ThreatModel:
+    """The threat model of one cell of the grid.
+
+    Args:
+        attack: a name in `ATTACKS`.
+        epsilon_255: budget in units of 1/255, >= 0.
+        preset: a name in `PRESETS`.
+        iterations: gradient steps of one run, >= 1 (the paper: 20).
+
+    Raises:
+        InputError: unknown attack or preset, negative or non-finite budget, fewer than one iteration.
+    """
+    _known("attack", attack, ATTACKS)
+    _known("preset", preset, PRESETS)
+    _not_negative("epsilon_255", epsilon_255, "a budget in units of 1/255, such as 8 or 300")
+    _at_least_one("iterations", iterations)
+    spec, effort = ATTACKS[attack], PRESETS[preset]
+    return ThreatModel(
+        attack=attack,
+        epsilon_255=float(epsilon_255),
+        step=float(effort.step(PixelUnits(epsilon_255 / 255.0), iterations)),
+        iterations=iterations,
+        random_start=spec.random_start,
+        # Without a random start every run would be the same.
+        restarts=effort.restarts if spec.random_start else 1,
+        keep_best=effort.keep_best,
+    )
+
+
+def _known(what: str, name: str, table: dict) -> None:
+    if name not in table:
+        raise InputError(f"unknown {what} {name!r}. Choose one of: {', '.join(table)}.")
+
+
+def _not_negative(what: str, value: float, example: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
+        raise InputError(f"{what} must be a finite number >= 0, got {value!r}. Give {example}.")
+
+
+def _at_least_one(what: str, value: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InputError(f"{what} must be an integer >= 1, got {value!r}.")

@@ -1,0 +1,171 @@
+"""UnMask, Algorithm 1, around any classifier M and any part extractor K."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from unmask_tf.defense.alignment import best_fit, detect, detection_scores, predicted_similarity, similarities
+from unmask_tf.errors import InputError
+from unmask_tf.taxonomy import Taxonomy
+
+
+class Extractor(Protocol):
+    """Model K as UnMask sees it."""
+
+    def extract(self, images: np.ndarray) -> list[frozenset[str]]:
+        """Part names seen in each of the images, uint8 (N, H, W, 3) RGB."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What UnMask says of one image.
+
+    Attributes:
+        predicted_class: M's class, y = M(x).
+        extracted_parts: f_r = K(x).
+        expected_parts: f_e = V[y].
+        similarity: s = JS(f_r, f_e), in [0, 1].
+        distance: d = 1 - s.
+        adversarial: d >= t.
+        final_class: M's class where the image is judged benign, else the best-fitting class; None where the image
+            is judged adversarial and no class of the set shares a part with it.
+        scores: JS(f_r, V[c]) per class, in the class set's order.
+    """
+
+    predicted_class: str
+    extracted_parts: frozenset[str]
+    expected_parts: frozenset[str]
+    similarity: float
+    distance: float
+    adversarial: bool
+    final_class: str | None
+    scores: Mapping[str, float]
+
+
+def to_8bit(images: np.ndarray) -> np.ndarray:
+    """floor(255 * x): uint8, the form in which K sees float images in [0, 1], as the released code does.
+
+    The product is taken in float32: an 8-bit image divided by 255 comes back unchanged.
+    """
+    return np.floor(np.asarray(images, np.float32) * np.float32(255)).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class UnMask:
+    """Detects attacks on M and undoes them, by the parts K sees (Algorithm 1).
+
+    Attributes:
+        classifier: M; float32 (N, H, W, 3) RGB in [0, 1] -> logits (N, C), in label (alphabetical) order.
+        extractor: K.
+        taxonomy: holds the expected parts V.
+        class_set: M's classes; their order in the taxonomy decides ties.
+        threshold: t in [0, 1]; images at distance t or more are adversarial.
+        batch_size: most images M is given at once.
+    """
+
+    classifier: Callable[[np.ndarray], Any]
+    extractor: Extractor
+    taxonomy: Taxonomy
+    class_set: str
+    threshold: float
+    batch_size: int = 32
+
+    def __post_init__(self) -> None:
+        if not self.taxonomy.members(self.class_set):
+            raise InputError(f"class set '{self.class_set}' has no classes. Name some in the taxonomy.")
+        if not 0 <= self.threshold <= 1:
+            raise InputError(f"threshold is {self.threshold}. Give a distance in [0, 1].")
+        if self.batch_size < 1:
+            raise InputError(f"batch_size is {self.batch_size}. Give 1 or more.")
+
+    def predict(self, images: np.ndarray) -> list[Verdict]:
+        """Runs Algorithm 1.
+
+        Args:
+            images: (N, H, W, 3) RGB, N >= 1, uint8 or float in [0, 1]. M sees a float image as it is and an 8-bit
+                one divided by 255; K sees an 8-bit image as it is and floor(255 * x) of a float one.
+
+        Returns:
+            One verdict per image.
+
+        Raises:
+            InputError: the images' shape, type or range is wrong, M's output is not (N, classes of the set) or not
+                finite, or K returns another number of part sets.
+        """
+        for_m, for_k = _checked_images(images)
+        labels = self.taxonomy.labels(self.class_set)
+        members = self.taxonomy.members(self.class_set)
+        predicted = [labels[label] for label in self._classify(for_m, len(labels))]
+        extracted = [frozenset(parts) for parts in self.extractor.extract(for_k)]
+        if len(extracted) != len(for_k):
+            raise InputError(f"the extractor returned {len(extracted)} part sets for {len(for_k)} images.")
+
+        fit = similarities(extracted, self.taxonomy, members)
+        similarity = predicted_similarity(fit, np.array([members.index(name) for name in predicted]))
+        distance = detection_scores(similarity)
+        adversarial = detect(distance, self.threshold)
+        return [
+            Verdict(
+                predicted_class=predicted[i],
+                extracted_parts=extracted[i],
+                expected_parts=self.taxonomy.expected(predicted[i]),
+                similarity=float(similarity[i]),
+                distance=float(distance[i]),
+                adversarial=bool(adversarial[i]),
+                final_class=best if adversarial[i] else predicted[i],
+                scores=dict(zip(members, fit[i].tolist(), strict=True)),
+            )
+            for i, best in enumerate(best_fit(fit, members))
+        ]
+
+    def _classify(self, images: np.ndarray, classes: int) -> np.ndarray:
+        """M's label per image, int64 (N,)."""
+        labels = []
+        for start in range(0, len(images), self.batch_size):
+            batch = images[start : start + self.batch_size]
+            logits = _to_numpy(self.classifier(batch))
+            if logits.shape != (len(batch), classes):
+                raise InputError(
+                    f"the classifier returned shape {logits.shape} for {len(batch)} images; class set "
+                    f"'{self.class_set}' has {classes} classes, so ({len(batch)}, {classes}) was expected. "
+                    "Give the class set the classifier was trained on."
+                )
+            if not np.isfinite(logits).all():
+                raise InputError("the classifier returned NaN or infinite logits. Check its weights.")
+            labels.append(logits.argmax(axis=1))
+        return np.concatenate(labels)
+
+
+def _to_numpy(logits: Any) -> np.ndarray:
+    if not isinstance(logits, np.ndarray):
+        # Only Keras knows how to bring back a tensor of every backend, from a device and with a gradient.
+        from keras import ops
+
+        logits = ops.convert_to_numpy(logits)
+    return logits
+
+
+def _checked_images(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The images as M sees them (float32 in [0, 1]) and as K sees them (uint8)."""
+    images = np.asarray(images)
+    if images.ndim != 4 or images.shape[-1] != 3:
+        hint = " Add the batch axis: images[None]." if images.ndim == 3 else ""
+        raise InputError(f"images have shape {images.shape}; (N, height, width, 3) was expected.{hint}")
+    if 0 in images.shape:
+        raise InputError(f"images have shape {images.shape}: there is nothing to look at. Give at least one image.")
+    if images.dtype == np.uint8:
+        return images.astype(np.float32) / np.float32(255), images
+    if images.dtype.kind != "f":
+        raise InputError(f"images are {images.dtype}; uint8, or float in [0, 1], was expected.")
+    if np.isnan(images).any():
+        raise InputError(f"{int(np.isnan(images).any(axis=(1, 2, 3)).sum())} of {len(images)} images hold NaN.")
+    if images.min() < 0 or images.max() > 1:
+        raise InputError(
+            f"float images lie in [{images.min():g}, {images.max():g}]; [0, 1] was expected. "
+            "Divide by 255, or give them as uint8."
+        )
+    return images.astype(np.float32, copy=False), to_8bit(images)

@@ -1,0 +1,1 @@
+"""Model K: Matterport's Mask R-CNN in Keras 3."""

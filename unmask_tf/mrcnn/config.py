@@ -1,0 +1,198 @@
+"""Settings of model K, with Matterport's names and defaults (release 2.1), and the presets of this project."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from unmask_tf.errors import InputError
+
+
+class Config:
+    """Settings of Mask R-CNN. Subclass it and override attributes, or pass them: `Config(NUM_CLASSES=45)`.
+
+    Names and defaults are Matterport's. Beyond those:
+
+    Attributes:
+        RPN_FEATURES, MASK_FEATURES: channels of the RPN's shared convolution and of the mask head.
+        OPTIMIZER: `sgd` (Matterport's) or `adam`.
+        MIRRORED_CLASS_IDS: class index -> class index after a left-right flip (a mirrored image shows a car's other
+            side); empty as released.
+    """
+
+    NAME: str | None = None
+    GPU_COUNT = 1
+    IMAGES_PER_GPU = 2
+    STEPS_PER_EPOCH = 1000
+    VALIDATION_STEPS = 50
+
+    BACKBONE: str | Callable[..., Any] = "resnet101"
+    COMPUTE_BACKBONE_SHAPE: Callable[..., Any] | None = None
+    BACKBONE_STRIDES: tuple[int, ...] = (4, 8, 16, 32, 64)
+    FPN_CLASSIF_FC_LAYERS_SIZE = 1024
+    TOP_DOWN_PYRAMID_SIZE = 256
+    NUM_CLASSES = 1
+    RPN_FEATURES = 512
+    MASK_FEATURES = 256
+
+    RPN_ANCHOR_SCALES: tuple[int, ...] = (32, 64, 128, 256, 512)
+    RPN_ANCHOR_RATIOS: tuple[float, ...] = (0.5, 1, 2)
+    RPN_ANCHOR_STRIDE = 1
+    RPN_NMS_THRESHOLD = 0.7
+    RPN_TRAIN_ANCHORS_PER_IMAGE = 256
+    PRE_NMS_LIMIT = 6000
+    POST_NMS_ROIS_TRAINING = 2000
+    POST_NMS_ROIS_INFERENCE = 1000
+
+    USE_MINI_MASK = True
+    MINI_MASK_SHAPE: tuple[int, int] = (56, 56)
+
+    IMAGE_RESIZE_MODE = "square"
+    IMAGE_MIN_DIM = 800
+    IMAGE_MAX_DIM = 1024
+    IMAGE_MIN_SCALE = 0
+    IMAGE_CHANNEL_COUNT = 3
+    MEAN_PIXEL: Any = (123.7, 116.8, 103.9)
+
+    TRAIN_ROIS_PER_IMAGE = 200
+    ROI_POSITIVE_RATIO = 0.33
+    POOL_SIZE = 7
+    MASK_POOL_SIZE = 14
+    MASK_SHAPE: tuple[int, int] = (28, 28)
+    MAX_GT_INSTANCES = 100
+    RPN_BBOX_STD_DEV: Any = (0.1, 0.1, 0.2, 0.2)
+    BBOX_STD_DEV: Any = (0.1, 0.1, 0.2, 0.2)
+
+    DETECTION_MAX_INSTANCES = 100
+    DETECTION_MIN_CONFIDENCE = 0.7
+    DETECTION_NMS_THRESHOLD = 0.3
+
+    OPTIMIZER = "sgd"
+    LEARNING_RATE = 0.001
+    LEARNING_MOMENTUM = 0.9
+    WEIGHT_DECAY = 0.0001
+    GRADIENT_CLIP_NORM = 5.0
+    LOSS_WEIGHTS: dict[str, float] = {  # noqa: RUF012 - Matterport's public name and form
+        "rpn_class_loss": 1.0,
+        "rpn_bbox_loss": 1.0,
+        "mrcnn_class_loss": 1.0,
+        "mrcnn_bbox_loss": 1.0,
+        "mrcnn_mask_loss": 1.0,
+    }
+    USE_RPN_ROIS = True
+    TRAIN_BN: bool | None = False
+    MIRRORED_CLASS_IDS: dict[int, int] = {}  # noqa: RUF012
+    SEED = 100
+
+    def __init__(self, **overrides: Any) -> None:
+        for name, value in overrides.items():
+            if not hasattr(type(self), name):
+                raise InputError(f"Config has no setting '{name}'. Check its spelling against Matterport's Config.")
+            setattr(self, name, value)
+        if self.IMAGE_RESIZE_MODE == "square" and self.IMAGE_MAX_DIM % 64:
+            raise InputError(
+                f"IMAGE_MAX_DIM is {self.IMAGE_MAX_DIM}, but the pyramid halves the image six times: "
+                "choose a multiple of 64, such as 128, 512 or 1024."
+            )
+
+    @property
+    def BATCH_SIZE(self) -> int:
+        """Images a step."""
+        return self.IMAGES_PER_GPU * self.GPU_COUNT
+
+    @property
+    def IMAGE_SHAPE(self) -> np.ndarray:
+        """(height, width, channels) of the molded image in the square and crop modes."""
+        side = self.IMAGE_MIN_DIM if self.IMAGE_RESIZE_MODE == "crop" else self.IMAGE_MAX_DIM
+        return np.array([side, side, self.IMAGE_CHANNEL_COUNT])
+
+    @property
+    def IMAGE_META_SIZE(self) -> int:
+        """Length of the image meta vector: id, shapes, window, scale, active classes."""
+        return 1 + 3 + 3 + 4 + 1 + self.NUM_CLASSES
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every setting by name."""
+        return {name: getattr(self, name) for name in sorted(dir(self)) if name.isupper()}
+
+    def display(self) -> None:
+        """Prints every setting."""
+        print("\nConfigurations:")
+        for name, value in self.to_dict().items():
+            print(f"{name:30} {value}")
+
+
+class PaperConfig(Config):
+    """The released settings of K (Section IV-A): 44 parts, ResNet-101, 1024x1024, every detection kept."""
+
+    NAME = "paper"
+    NUM_CLASSES = 45
+    IMAGES_PER_GPU = 4
+    DETECTION_MIN_CONFIDENCE = 0.0
+
+
+class MiniConfig(Config):
+    """A slim K for the embedded 64x64 scenes, scaled to 128x128 as the released system scales 150 to 800."""
+
+    NAME = "mini"
+    NUM_CLASSES = 45
+    BACKBONE = "resnet_slim"
+    IMAGES_PER_GPU = 8
+    FPN_CLASSIF_FC_LAYERS_SIZE = 256
+    TOP_DOWN_PYRAMID_SIZE = 64
+    RPN_FEATURES = 128
+    MASK_FEATURES = 32
+    RPN_ANCHOR_SCALES = (8, 16, 32, 64, 128)
+    RPN_TRAIN_ANCHORS_PER_IMAGE = 128
+    PRE_NMS_LIMIT = 1000
+    POST_NMS_ROIS_TRAINING = 300
+    POST_NMS_ROIS_INFERENCE = 150
+    MINI_MASK_SHAPE = (28, 28)
+    IMAGE_MIN_DIM = 128
+    IMAGE_MAX_DIM = 128
+    TRAIN_ROIS_PER_IMAGE = 64
+    MAX_GT_INSTANCES = 32
+    DETECTION_MAX_INSTANCES = 50
+    DETECTION_MIN_CONFIDENCE = 0.5
+    OPTIMIZER = "adam"
+    TRAIN_BN = None
+
+
+class PhotosConfig(Config):
+    """K for photographs on a small machine: an ImageNet MobileNetV2 under Matterport's pyramid and heads."""
+
+    NAME = "photos"
+    NUM_CLASSES = 25
+    BACKBONE = "mobilenet_v2"
+    IMAGES_PER_GPU = 4
+    FPN_CLASSIF_FC_LAYERS_SIZE = 512
+    TOP_DOWN_PYRAMID_SIZE = 128
+    RPN_FEATURES = 256
+    MASK_FEATURES = 64
+    RPN_ANCHOR_SCALES = (16, 32, 64, 128, 256)
+    PRE_NMS_LIMIT = 2000
+    POST_NMS_ROIS_TRAINING = 500
+    POST_NMS_ROIS_INFERENCE = 200
+    MINI_MASK_SHAPE = (28, 28)
+    IMAGE_MIN_DIM = 256
+    IMAGE_MAX_DIM = 256
+    TRAIN_ROIS_PER_IMAGE = 96
+    DETECTION_MIN_CONFIDENCE = 0.5
+    OPTIMIZER = "adam"
+    TRAIN_BN = False
+
+
+PRESETS: dict[str, type[Config]] = {"paper": PaperConfig, "mini": MiniConfig, "photos": PhotosConfig}
+
+
+def preset(name: str, **overrides: Any) -> Config:
+    """The named preset, with overrides.
+
+    Raises:
+        InputError: there is no such preset.
+    """
+    if name not in PRESETS:
+        raise InputError(f"unknown preset '{name}' of K. Choose one of: {', '.join(PRESETS)}.")
+    return PRESETS[name](**overrides)

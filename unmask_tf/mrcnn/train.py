@@ -1,0 +1,325 @@
+"""Training of model K: batches, stages, checkpoints after every epoch, resume, validation mAP."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from tqdm import tqdm
+
+from unmask_tf.config import Profile
+from unmask_tf.data.part_instances import PartDataset, read_part_instances
+from unmask_tf.errors import InputError
+from unmask_tf.files import write_json
+from unmask_tf.mrcnn import boxes as box_math
+from unmask_tf.mrcnn.anchors import pyramid_anchors
+from unmask_tf.mrcnn.config import Config, preset
+from unmask_tf.mrcnn.image import mold_image, resize_image, resize_masks
+from unmask_tf.mrcnn.model import MaskRCNN
+from unmask_tf.mrcnn.targets import build_rpn_targets, minimize_masks
+from unmask_tf.mrcnn.weights import load_weights, named_weights, read_state, save_weights
+from unmask_tf.taxonomy import Taxonomy
+
+# Matterport's stages: which layers train.
+LAYER_SETS = {
+    "heads": r"(mrcnn_.*)|(rpn_.*)|(fpn_.*)",
+    "3+": r"(res3.*)|(bn3.*)|(res4.*)|(bn4.*)|(res5.*)|(bn5.*)|(mrcnn_.*)|(rpn_.*)|(fpn_.*)",
+    "4+": r"(res4.*)|(bn4.*)|(res5.*)|(bn5.*)|(mrcnn_.*)|(rpn_.*)|(fpn_.*)",
+    "5+": r"(res5.*)|(bn5.*)|(mrcnn_.*)|(rpn_.*)|(fpn_.*)",
+    "all": r".*",
+}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of training: `layers` (a key of LAYER_SETS or a regular expression) until epoch `until`, at a rate."""
+
+    layers: str
+    until: int
+    learning_rate: float
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """One image on the canvas: image uint8 (H, W, 3), class ids (G,), pixel boxes (G, 4), masks (h, w, G), has-mask (G,)."""
+
+    image: np.ndarray
+    class_ids: np.ndarray
+    boxes: np.ndarray
+    masks: np.ndarray
+    has_mask: np.ndarray
+
+
+def load_ground_truth(dataset: PartDataset, index: int, config: Config) -> GroundTruth:
+    """Loads an image and its parts onto the network's canvas; parts that vanish in the scaling are dropped.
+
+    A part with a mask gets the box of its scaled mask, as Matterport's; a box-only part gets its scaled box.
+    """
+    canvas, placement = resize_image(dataset.load_image(index), config)
+    class_ids, boxes, masks, has_mask = dataset.load_instances(index)
+    masks = resize_masks(masks, placement)
+    top, left = placement.window[:2]
+    boxes = np.where(
+        has_mask[:, None],
+        box_math.from_masks(masks),
+        np.round(boxes * placement.scale).astype(np.int32) + np.array([top, left, top, left], np.int32),
+    )
+    boxes = np.clip(boxes, 0, [canvas.shape[0], canvas.shape[1]] * 2)
+    keep = np.flatnonzero(box_math.area(boxes) > 0)
+    if config.USE_MINI_MASK:
+        masks = minimize_masks(boxes[keep], masks[..., keep], config.MINI_MASK_SHAPE)
+    else:
+        masks = masks[..., keep]
+    return GroundTruth(canvas, class_ids[keep], boxes[keep], masks, has_mask[keep])
+
+
+def mirror(truth: GroundTruth, config: Config) -> GroundTruth:
+    """The left-right mirrored image; sided parts change their class by MIRRORED_CLASS_IDS."""
+    class_ids = np.array([config.MIRRORED_CLASS_IDS.get(int(i), int(i)) for i in truth.class_ids], np.int32)
+    boxes = box_math.mirror(truth.boxes, truth.image.shape[1])
+    return GroundTruth(truth.image[:, ::-1], class_ids, boxes, truth.masks[:, ::-1], truth.has_mask)
+
+
+def training_batch(
+    truths: Sequence[GroundTruth], anchors: np.ndarray, config: Config, rng: np.random.RandomState
+) -> dict[str, np.ndarray]:
+    """Assembles the inputs of the training graph; parts beyond MAX_GT_INSTANCES are dropped at random."""
+    count, most = len(truths), config.MAX_GT_INSTANCES
+    canvas = truths[0].image.shape
+    mask_shape = config.MINI_MASK_SHAPE if config.USE_MINI_MASK else canvas[:2]
+    batch = {
+        "input_image": np.zeros((count, *canvas), np.float32),
+        "input_active_class_ids": np.ones((count, config.NUM_CLASSES), np.float32),
+        "input_rpn_match": np.zeros((count, len(anchors)), np.int32),
+        "input_rpn_bbox": np.zeros((count, config.RPN_TRAIN_ANCHORS_PER_IMAGE, 4), np.float32),
+        "input_gt_class_ids": np.zeros((count, most), np.int32),
+        "input_gt_boxes": np.zeros((count, most, 4), np.float32),
+        "input_gt_masks": np.zeros((count, *mask_shape, most), bool),
+        "input_gt_has_mask": np.zeros((count, most), bool),
+    }
+    for row, truth in enumerate(truths):
+        match, deltas = build_rpn_targets(anchors, truth.class_ids, truth.boxes, config, rng)
+        chosen = np.arange(len(truth.class_ids))
+        if len(chosen) > most:
+            chosen = rng.choice(chosen, most, replace=False)
+        used = len(chosen)
+        batch["input_image"][row] = mold_image(truth.image, config)
+        batch["input_rpn_match"][row], batch["input_rpn_bbox"][row] = match, deltas
+        batch["input_gt_class_ids"][row, :used] = truth.class_ids[chosen]
+        batch["input_gt_boxes"][row, :used] = box_math.normalize(truth.boxes[chosen], canvas[:2])
+        batch["input_gt_masks"][row, ..., :used] = truth.masks[..., chosen]
+        batch["input_gt_has_mask"][row, :used] = truth.has_mask[chosen]
+    return batch
+
+
+def epoch_batches(
+    truths: Sequence[GroundTruth], config: Config, epoch: int, anchors: np.ndarray
+) -> Iterator[dict[str, np.ndarray]]:
+    """One epoch's batches: shuffled, half of the images mirrored; a function of (SEED, epoch) alone.
+
+    The next batches are prepared while the network trains.
+    """
+    rng = np.random.RandomState([config.SEED, epoch])
+    order = rng.permutation(len(truths))
+    batches = [
+        order[i : i + config.BATCH_SIZE] for i in range(0, len(order) - config.BATCH_SIZE + 1, config.BATCH_SIZE)
+    ]
+
+    def prepare(number: int) -> dict[str, np.ndarray]:
+        batch_rng = np.random.RandomState([config.SEED, epoch, number])
+        chosen = [mirror(truths[i], config) if batch_rng.randint(2) else truths[i] for i in batches[number]]
+        return training_batch(chosen, anchors, config, batch_rng)
+
+    with ThreadPoolExecutor(1) as pool:
+        waiting = [pool.submit(prepare, number) for number in range(min(3, len(batches)))]
+        for number in range(len(batches)):
+            batch = waiting.pop(0).result()
+            if number + 3 < len(batches):
+                waiting.append(pool.submit(prepare, number + 3))
+            yield batch
+
+
+def set_trainable(model: keras.Model, layers: str) -> int:
+    """Makes exactly the layers whose name matches trainable (nested models are searched); returns their number.
+
+    Raises:
+        InputError: no layer matches.
+    """
+    pattern, count = re.compile(LAYER_SETS.get(layers, layers)), 0
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            layer.trainable = True
+            count += set_trainable_nested(layer, pattern)
+        elif layer.weights:
+            layer.trainable = bool(pattern.fullmatch(layer.name))
+            count += layer.trainable
+    if not count:
+        raise InputError(f"no layer matches '{layers}'. Choose one of {', '.join(LAYER_SETS)} or a regular expression.")
+    return count
+
+
+def set_trainable_nested(model: keras.Model, pattern: re.Pattern[str]) -> int:
+    """`set_trainable` inside a nested model."""
+    count = 0
+    for layer in model.layers:
+        if layer.weights:
+            layer.trainable = bool(pattern.fullmatch(layer.name))
+            count += layer.trainable
+    return count
+
+
+def make_optimizer(config: Config, learning_rate: float) -> keras.optimizers.Optimizer:
+    """Matterport's SGD (Keras 2's `clipnorm` clips by the global norm), or Adam."""
+    clip = config.GRADIENT_CLIP_NORM
+    if config.OPTIMIZER == "adam":
+        return keras.optimizers.Adam(learning_rate, global_clipnorm=clip)
+    return keras.optimizers.SGD(learning_rate, momentum=config.LEARNING_MOMENTUM, global_clipnorm=clip)
+
+
+class Trainer:
+    """Trains K through stages; a killed run resumes after its last finished epoch.
+
+    Args:
+        model: K in training mode; its model_dir receives `checkpoint.h5` (weights, optimizer and log) and `log.json`.
+        train, validation: annotated images; validation may be None.
+    """
+
+    def __init__(self, model: MaskRCNN, train: PartDataset, validation: PartDataset | None = None) -> None:
+        self.model, self.config, self.folder = model, model.config, model.model_dir
+        self.checkpoint = self.folder / "checkpoint.h5"
+        self.validation = validation
+        if not len(train):
+            raise InputError("K has no image to train on. Check the training annotations.")
+        self.truths = [
+            load_ground_truth(train, i, self.config) for i in tqdm(range(len(train)), desc="loading parts", unit="img")
+        ]
+        self.anchors = pyramid_anchors(self.config, self.config.IMAGE_SHAPE)
+
+    def fit(self, stages: Sequence[Stage]) -> list[dict[str, Any]]:
+        """Runs the stages (their `until` is cumulative, as Matterport's `epochs`); returns one log row per epoch."""
+        graph, log, epoch = self.model.keras_model, self._resume(), 0
+        done = len(log)
+        for number, stage in enumerate(stages):
+            if done >= stage.until:
+                epoch = stage.until
+                continue
+            set_trainable(graph, stage.layers)
+            graph.compile(optimizer=make_optimizer(self.config, stage.learning_rate), jit_compile=False)
+            graph.optimizer.build(graph.trainable_variables)
+            if done > 0 and done >= epoch:
+                self._restore_state(number)
+            for epoch in range(max(epoch, done), stage.until):
+                log.append({"epoch": epoch + 1, "layers": stage.layers, **self._run_epoch(epoch, stages[-1].until)})
+                self._save(log, number)
+            epoch = stage.until
+        return log
+
+    def _run_epoch(self, epoch: int, last: int) -> dict[str, float]:
+        graph, steps = self.model.keras_model, len(self.truths) // self.config.BATCH_SIZE
+        logs: dict[str, Any] = {}
+        graph.reset_metrics()
+        with tqdm(total=steps, desc=f"K epoch {epoch + 1}/{last}", unit="step") as bar:
+            for batch in epoch_batches(self.truths, self.config, epoch, self.anchors):
+                logs = graph.train_on_batch(batch, return_dict=True)
+                bar.update()
+                bar.set_postfix(loss=f"{sum(float(v) for k, v in logs.items() if k.endswith('_loss')):.3f}")
+        row = {name: float(value) for name, value in logs.items()}
+        if not all(np.isfinite(value) for value in row.values()):
+            raise InputError(
+                f"K's training diverged in epoch {epoch + 1}: {row}. Lower the learning rate and run again."
+            )
+        if self.validation is not None:
+            from unmask_tf.mrcnn.evaluate import evaluate
+
+            row.update(
+                {
+                    f"val_{k}": v
+                    for k, v in evaluate(self.inference_model(), self.validation).items()
+                    if k.startswith("map")
+                }
+            )
+            print({k: round(v, 3) for k, v in row.items()}, flush=True)
+        return row
+
+    def inference_model(self) -> MaskRCNN:
+        """K in inference mode with the current weights."""
+        if not hasattr(self, "_inference"):
+            self._inference = MaskRCNN("inference", self.config, self.folder)
+        source = named_weights(self.model.keras_model)
+        for name, variable in named_weights(self._inference.keras_model).items():
+            variable.assign(source[name].value)
+        return self._inference
+
+    def _save(self, log: list[dict[str, Any]], stage: int) -> None:
+        graph = self.model.keras_model
+        generator = graph.get_layer("proposal_targets").seed_generator.state
+        state = {
+            "log": np.bytes_(json.dumps(log)),
+            "stage": np.array(stage),
+            "generator": np.asarray(generator.value),
+            **{f"optimizer_{i}": np.asarray(v.value) for i, v in enumerate(graph.optimizer.variables)},
+        }
+        save_weights(graph, self.checkpoint, state)
+        write_json(self.folder / "log.json", log)
+
+    def _resume(self) -> list[dict[str, Any]]:
+        """The finished epochs' log, with their weights restored."""
+        if not self.checkpoint.is_file():
+            return []
+        load_weights(self.model.keras_model, self.checkpoint)
+        log = json.loads(bytes(read_state(self.checkpoint)["log"].item()))
+        tqdm.write(f"resuming K after epoch {len(log)}")
+        return log
+
+    def _restore_state(self, stage: int) -> None:
+        """Restores the sampler of ROIs, and the optimizer where the stage goes on."""
+        state, graph = read_state(self.checkpoint), self.model.keras_model
+        graph.get_layer("proposal_targets").seed_generator.state.assign(state["generator"])
+        if int(state["stage"]) == stage:
+            for index, variable in enumerate(graph.optimizer.variables):
+                variable.assign(state[f"optimizer_{index}"])
+
+
+def mirrored_class_ids(taxonomy: Taxonomy) -> dict[int, int]:
+    """Class index -> class index in the mirrored image, for sided parts."""
+    index = {part: i + 1 for i, part in enumerate(taxonomy.parts)}
+    return {index[p]: index[taxonomy.mirrored(p)] for p in taxonomy.parts if taxonomy.mirrored(p) != p}
+
+
+SCHEDULES: dict[str, tuple[Stage, ...]] = {
+    "mini": (Stage("all", 9, 1e-3), Stage("all", 12, 1e-4)),
+    "photos": (Stage("heads", 4, 1e-3), Stage("heads", 5, 1e-4)),
+    "paper": (Stage("heads", 20, 1e-3), Stage("4+", 32, 1e-3), Stage("all", 40, 1e-4)),
+}
+
+
+def train_from_profile(profile: Profile, data_root: Path, weights_out: Path, taxonomy: Taxonomy, workdir: Path) -> None:
+    """Trains a profile's K and writes its weights, with the log beside them; resumes after a kill.
+
+    Args:
+        profile: names the preset and schedule (`part_detector.preset`) and how many images to train on.
+        data_root: folder with images/ and parts_{train,val}.json.
+        weights_out: final weights file.
+        taxonomy: parts, in K's class order.
+        workdir: checkpoints and log.
+    """
+    name = profile.part_detector.preset
+    config = preset(name, NUM_CLASSES=len(taxonomy.parts) + 1, MIRRORED_CLASS_IDS=mirrored_class_ids(taxonomy))
+    splits = {
+        split: read_part_instances(
+            data_root / f"parts_{split}.json", data_root / "images" / split, taxonomy, limit=limit
+        )
+        for split, limit in (("train", profile.part_detector.train_limit), ("val", None))
+    }
+    keras.utils.set_random_seed(config.SEED)
+    model = MaskRCNN("training", config, workdir)
+    log = Trainer(model, splits["train"], splits["val"]).fit(SCHEDULES[name])
+    save_weights(model.keras_model, weights_out)
+    write_json(weights_out.with_suffix(".log.json"), log)
