@@ -57,7 +57,7 @@ def test_l2_step_is_the_unit_gradient_times_the_step(attack_name):
 
 
 def test_l2_pgd_clips_a_long_step_to_the_box_before_it_projects():
-    # 2.0 * (0.6, 0.8) leaves the box and is cut to (0.5, 0.5); only then is it shortened to 0.1. Momentum projects first.
+    # 2.0 * (0.6, 0.8) leaves the box and is cut to (0.5, 0.5), then shortened to 0.1. Momentum projects first.
     module, image = Linear2([[[3.0, 4.0, 0.0]]]), np.full((1, 1, 1, 3), 0.5, np.float32)
     for name, delta in (("pgd_l2", [np.sqrt(0.005), np.sqrt(0.005), 0.0]), ("mia_l2", [0.06, 0.08, 0.0])):
         result = attack(module, image, np.array([1]), hand(name, 25.5, 2.0, 1), seed=0)
@@ -301,11 +301,8 @@ def test_a_repaired_image_also_keeps_its_best_iterate():
 
 # Bad input
 
-GOOD = {
-    "module": Linear2(np.ones((2, 2, 3))),
-    "images": np.full((2, 2, 2, 3), 0.5, np.float32),
-    "labels": np.array([0, 1]),
-}
+GREY = np.full((2, 2, 2, 3), 0.5, np.float32)
+GOOD = {"module": Linear2(np.ones((2, 2, 3))), "images": GREY, "labels": np.array([0, 1])}
 
 
 @pytest.mark.parametrize(
@@ -342,7 +339,7 @@ def test_bad_input_is_refused_with_the_value_received(change, words, attack_name
 def test_a_gradient_that_is_nan_is_reported_and_not_repaired(attack_name):
     root = OfMean(lambda mean: torch.stack([torch.sqrt(0.0 * mean), mean], dim=1))
     with pytest.raises(InputError, match="gradient that is NaN"):
-        attack(root, GOOD["images"], GOOD["labels"], threat_model(attack_name, 8, iterations=2), seed=0)
+        attack(root, GREY, GOOD["labels"], threat_model(attack_name, 8, iterations=2), seed=0)
 
 
 # Compatibility with Advertorch 0.2.3

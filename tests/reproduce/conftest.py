@@ -7,8 +7,8 @@ import pytest
 
 from unmask_tf.config import AttackConfig
 from unmask_tf.defense.alignment import detection_pairs
-from unmask_tf.reproduce.records import CellKey, Record
 from unmask_tf.reproduce.published import read_published
+from unmask_tf.reproduce.records import CellKey, Record
 
 ACCURACY = {
     "none": {"none": 0.96, "pgd_linf": 0.25, "pgd_l2": 0.02, "mia_linf": 0.0, "mia_l2": 0.01},

@@ -222,6 +222,8 @@ class _Watched:
         # Convolutions are faster in channels_last; Advertorch itself needs contiguous NCHW.
         logits = self.module(images.contiguous(memory_format=torch.channels_last))
         self._refuse_bad_outputs(images, logits)
+        if images.requires_grad:
+            images.register_hook(functools.partial(_refuse_bad_gradients, images.detach()))
         self.gradient_steps += torch.is_grad_enabled()
         if self.keep_best:
             with torch.no_grad():
@@ -262,19 +264,32 @@ class _Watched:
                 f"label {highest} is out of range: the attacked module has {logits.shape[1]} classes (0 to "
                 f"{logits.shape[1] - 1}). Use labels of the class set that the module was trained on."
             )
-        if not torch.isfinite(logits).all():
-            # A NaN iterate is Advertorch's doing and is repaired later; a NaN from finite pixels is the module's.
-            sound_pixels = torch.isfinite(images).flatten(1).all(1)
-            if not torch.isfinite(logits[sound_pixels]).all():
-                raise InputError(
-                    "the attacked module returned NaN or infinity for finite images. Its weights are damaged or its "
-                    "training diverged: train or load it again."
-                )
+        if _modules_fault(images, logits):
+            raise InputError(
+                "the attacked module returned NaN or infinity for finite images. Its weights are damaged or its "
+                "training diverged: train or load it again."
+            )
         if images.requires_grad and not logits.requires_grad:
             raise InputError(
                 "the attacked module's output does not depend on the image by differentiable steps, so a gradient "
                 "attack is impossible. Remove detach(), no_grad() or integer casts from the module."
             )
+
+
+def _refuse_bad_gradients(images: torch.Tensor, gradient: torch.Tensor) -> None:
+    # torch.sign(NaN) is 0: unnoticed, an LINF attack would stand still and pass the clean image off as attacked.
+    if _modules_fault(images, gradient):
+        raise InputError(
+            "the attacked module has a gradient that is NaN or infinite on finite images. Look in it for a square "
+            "root, division or logarithm at 0."
+        )
+
+
+def _modules_fault(images: torch.Tensor, values: torch.Tensor) -> bool:
+    """Whether finite images gave non-finite values. A NaN iterate is Advertorch's doing, and is repaired later."""
+    if torch.isfinite(values).all():
+        return False
+    return not bool(torch.isfinite(values[torch.isfinite(images).flatten(1).all(1)]).all())
 
 
 def _attack_batch(
@@ -324,26 +339,20 @@ def _run_again(watched: _Watched, clean: torch.Tensor, threat: ThreatModel) -> t
 
     Equations 2 and 3 in L2 with Advertorch's order: step, projection to the ball, clipping to the box.
     """
-    result = clean
-    if threat.spec.momentum and threat.norm is Norm.L2:
-        utils = importlib.import_module("advertorch.utils")
-        labels = watched.labels[watched.rows]
-        delta, momentum = torch.zeros_like(clean), torch.zeros_like(clean)
-        for _ in range(threat.iterations):
-            iterate = (clean + delta).requires_grad_(True)
-            loss = _loss(watched(iterate), labels) * (-1.0 if watched.targeted else 1.0)
-            gradient = torch.autograd.grad(loss, iterate)[0].contiguous()
-            momentum = threat.decay * momentum + utils.normalize_by_pnorm(gradient, p=1)
-            delta = delta + threat.step * utils.normalize_by_pnorm(momentum, p=2)
-            delta = utils.clamp_by_pnorm(delta, 2, float(threat.epsilon))
-            delta = torch.clamp(clean + delta, 0.0, 1.0) - clean
-        result = clean + delta
-        if torch.isfinite(result).all():
-            return result
-    raise InputError(
-        f"the attack {threat.attack} met a gradient that is NaN or infinite on finite images. Look in the attacked "
-        "module for a square root, division or logarithm at 0."
-    )
+    if not (threat.spec.momentum and threat.norm is Norm.L2):
+        raise RuntimeError(f"Advertorch returned NaN for {threat.attack}, which it is not known to do.")
+    utils = importlib.import_module("advertorch.utils")
+    labels = watched.labels[watched.rows]
+    delta, momentum = torch.zeros_like(clean), torch.zeros_like(clean)
+    for _ in range(threat.iterations):
+        iterate = (clean + delta).requires_grad_(True)
+        loss = _loss(watched(iterate), labels) * (-1.0 if watched.targeted else 1.0)
+        gradient = torch.autograd.grad(loss, iterate)[0].contiguous()
+        momentum = threat.decay * momentum + utils.normalize_by_pnorm(gradient, p=1)
+        delta = delta + threat.step * utils.normalize_by_pnorm(momentum, p=2)
+        delta = utils.clamp_by_pnorm(delta, 2, float(threat.epsilon))
+        delta = torch.clamp(clean + delta, 0.0, 1.0) - clean
+    return clean + delta
 
 
 def _validated(

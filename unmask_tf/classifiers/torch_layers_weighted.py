@@ -30,8 +30,7 @@ def tensor_of(value) -> Tensor:
         return value.detach().cpu()
     if hasattr(value, "read_value"):
         value = value.read_value()  # a TensorFlow variable's own numpy() copies, the tensor read from it does not
-    array = np.asarray(value)
-    return torch.from_numpy(array if array.flags.writeable else array.copy())
+    return torch.from_dlpack(np.asarray(value))  # from_numpy warns about arrays that are read-only, as these are
 
 
 def copy_into(target: Tensor, source: Tensor) -> None:

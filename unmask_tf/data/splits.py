@@ -56,7 +56,7 @@ def make_split(names: Iterable[str], fractions: Mapping[str, float], seed: int) 
     start, share = 0, 0.0
     for split, fraction in fractions.items():
         share += fraction
-        # 0.8 + 0.1 is a little less than 0.9: without rounding off first, a half would fall on either side by chance.
+        # 0.3 + 0.6 is a little less than 0.9: without this rounding, such sums decide where an exact half goes.
         stop = math.floor(round(share * len(ordered), 6) + 0.5)
         splits[split] = tuple(sorted(ordered[start:stop]))
         start = stop

@@ -26,7 +26,7 @@ from unmask_tf.errors import InputError
 from unmask_tf.files import atomic_path, read_json, write_json
 from unmask_tf.taxonomy import UNMASK, Taxonomy
 
-__all__ = ["CLASSES", "Scene", "build_dataset", "class_scene", "contact_sheet", "draw_scene", "parts_scene"]
+__all__ = ["CLASSES", "Scene", "build_dataset", "class_scene", "contact_sheet", "draw_scene", "overlay", "parts_scene"]
 
 SPLITS = ("train", "val", "test")
 # Part of the hash: raise it whenever the drawing changes, so that old datasets are rebuilt.

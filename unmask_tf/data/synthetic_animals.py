@@ -75,7 +75,7 @@ def _dog_leg(drawing: Drawing, hip: Point, ankle: Point, radius: float, colour: 
 
 def dog(rng: np.random.Generator) -> Drawing:
     """A dog: standing in side view, sitting towards the viewer, or a portrait."""
-    view = rng.choice(3, p=(0.55, 0.33, 0.12))
+    view = rng.choice(3, p=(0.50, 0.32, 0.18))
     drawing = Drawing(grounded=view != 2, bleeds=view == 2, max_turn=6.0)
     coat = _fur(rng)
     look = {
@@ -218,7 +218,9 @@ def bird(rng: np.random.Generator) -> Drawing:
     base = 0.26 if tall else 0.36
     tail_end = rng.uniform(-0.1, 0.35)
     drawing.add([(-0.40, -0.14), (-1.05, tail_end - 0.12), (-1.08, tail_end + 0.14), (-0.38, 0.16)], look["wing"], tail)
-    for x in (-0.10, 0.18):
+    swims = rng.random() < 0.12
+    drawing.grounded = not swims
+    for x in () if swims else (-0.10, 0.18):
         _bird_leg(drawing, (x, base - 0.06), (x + rng.uniform(-0.04, 0.04), base + drop), look)
     neck, torso = drawing.part("neck"), drawing.part("torso")
     drawing.add(ellipse(-0.02, 0.04, 0.60, 0.30 if tall else 0.40, -14), plumage, torso, 0.2)

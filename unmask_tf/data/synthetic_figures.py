@@ -17,30 +17,25 @@ def cloth(rng: np.random.Generator) -> Colour:
     return hsv(rng.random(), rng.uniform(0.15, 0.85), rng.uniform(0.3, 0.95))
 
 
-def _hair(drawing: Drawing, head: int, colour: Colour, style: int, yaw: float, behind: bool) -> None:
-    """Hair of one of five styles; what hangs behind the neck is painted first."""
-    if behind:
-        hair = drawing.part("hair", head)
-        if style == 1:
-            drawing.add(smooth([(-0.58, -0.3), (0.58, -0.3), (0.64, 0.62), (-0.64, 0.62)], 2), colour, hair)
-        elif style == 2:
-            drawing.add(ellipse(0, -0.16, 0.66, 0.60), colour, hair)
-        elif style == 3:
-            side = -1.0 if yaw > 0 else 1.0
-            drawing.add(capsule((side * 0.42, -0.35), (side * 0.68, 0.25), 0.15, 0.09), colour, hair)
-        elif style == 4:
-            drawing.add(ellipse(0, -0.62, 0.22, 0.2), colour, hair)
-        return
-    hair = len(drawing.owners)
-    hair = drawing.part("hair", head)
-    # One instance: what hangs behind belongs to the same hair.
-    for index in range(1, hair):
-        if drawing.owners[index] == ("hair", head):
-            drawing.owners[index] = (None, hair)
+def _hair_behind(drawing: Drawing, hair: int, colour: Colour, style: int, yaw: float) -> None:
+    """What hangs behind the neck or stands above the head, in four of five styles; painted before the body."""
+    if style == 1:
+        drawing.add(smooth([(-0.58, -0.3), (0.58, -0.3), (0.64, 0.62), (-0.64, 0.62)], 2), colour, hair)
+    elif style == 2:
+        drawing.add(ellipse(0, -0.16, 0.66, 0.60), colour, hair)
+    elif style == 3:
+        side = -1.0 if yaw > 0 else 1.0
+        drawing.add(capsule((side * 0.42, -0.35), (side * 0.68, 0.25), 0.15, 0.09), colour, hair)
+    elif style == 4:
+        drawing.add(ellipse(0, -0.62, 0.22, 0.2), colour, hair)
+
+
+def _fringe(drawing: Drawing, hair: int, colour: Colour, style: int, yaw: float) -> None:
+    """The hair above the forehead."""
     outer = [(0.50 * math.cos(t), -0.02 + 0.57 * math.sin(t)) for t in np.linspace(-math.pi, 0, 17)]
     part = 0.25 * yaw + (0.12 if style % 2 else -0.1)
-    fringe = [(0.47, -0.06), (0.40, -0.2), (part + 0.18, -0.25), (part, -0.32), (part - 0.15, -0.24), (-0.40, -0.19)]
-    drawing.add([*outer, *fringe, (-0.47, -0.06)], colour, hair, 0.25)
+    lower = [(0.47, -0.06), (0.40, -0.2), (part + 0.18, -0.25), (part, -0.32), (part - 0.15, -0.24), (-0.40, -0.19)]
+    drawing.add([*outer, *lower, (-0.47, -0.06)], colour, hair, 0.25)
 
 
 def _face(
@@ -89,7 +84,7 @@ def _face(
         drawing.add(smooth(box(shift - wide * 0.6, 0.315, shift + wide * 0.6, 0.345), 1), WHITE, mouth, 0.0)
 
 
-def _head(drawing: Drawing, rng: np.random.Generator, head: int, look: dict) -> None:
+def _head(drawing: Drawing, rng: np.random.Generator, head: int, hair: int, look: dict) -> None:
     yaw, skin = look["yaw"], look["skin"]
     for side in (-1.0, 1.0):
         # Turning the head hides the ear of the far side.
@@ -103,9 +98,9 @@ def _head(drawing: Drawing, rng: np.random.Generator, head: int, look: dict) -> 
     if not look["back"]:
         _face(drawing, head, rng, skin, look["hair"], yaw, look["sunglasses"])
     else:
-        drawing.add(ellipse(0, -0.06, 0.49, 0.5), look["hair"], drawing.part("hair", head), 0.2)
-    if not look["bald"]:
-        _hair(drawing, head, look["hair"], look["style"], yaw, behind=False)
+        drawing.add(ellipse(0, -0.06, 0.49, 0.5), look["hair"], hair, 0.2)
+    if not (look["bald"] or look["back"]):
+        _fringe(drawing, hair, look["hair"], look["style"], yaw)
 
 
 def _arm(drawing: Drawing, pose: int, side: float, shoulder: Point, reach: float, look: dict) -> None:
@@ -153,8 +148,9 @@ def person(rng: np.random.Generator) -> Drawing:
     look["bald"] = look["bald"] and not look["back"]
     trousers, shoes = cloth(rng), hsv(rng.random(), rng.uniform(0, 0.7), rng.uniform(0.15, 0.7))
     head = drawing.part("head")
+    hair = drawing.part("hair", head)
     if not look["bald"]:
-        _hair(drawing, head, look["hair"], look["style"], look["yaw"], behind=True)
+        _hair_behind(drawing, hair, look["hair"], look["style"], look["yaw"])
     half, top = (0.66, 0.72) if portrait else (0.36, 0.66)
     bottom = 1.25 if portrait else 1.28
     if not portrait:
@@ -187,7 +183,7 @@ def person(rng: np.random.Generator) -> Drawing:
         _arm(drawing, pose, side, (side * half * 0.98, top + 0.16), 1.12 if portrait else 0.9, look)
     neck = drawing.part("neck")
     drawing.add(capsule((0, 0.36), (0, top - 0.02), 0.19 if portrait else 0.165), scaled(skin, 0.84), neck, 0.0)
-    _head(drawing, rng, head, look)
+    _head(drawing, rng, head, hair, look)
     return drawing
 
 

@@ -282,10 +282,11 @@ class Raster:
             down = (np.arange(rows.start, rows.stop) - (y0 + y1) / 2) / max(y1 - y0, 1.0)
             right = (np.arange(columns.start, columns.stop) - (x0 + x1) / 2) / max(x1 - x0, 1.0)
             ramp = (1.0 - shape.shade * (1.4 * down[:, None] + 0.6 * right[None, :])).astype(np.float32)
-            value = np.minimum(value * ramp[..., None], np.float32(255.0))
+            value = np.minimum(ramp[mask][:, None] * value, np.float32(255.0))
         if shape.alpha < 1.0:
-            value = region + np.float32(shape.alpha) * (value - region)
-        np.copyto(region, value, where=mask[..., None])
+            covered = region[mask]
+            value = covered + np.float32(shape.alpha) * (value - covered)
+        region[mask] = value
         self.owner[rows, columns][mask] = shape.owner
         return filled
 

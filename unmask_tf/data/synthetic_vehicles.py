@@ -378,7 +378,7 @@ def train(rng: np.random.Generator) -> Drawing:
         "windows": int(rng.integers(3, 5)),
     }
     camera = Camera(rng.uniform(14.0, 28.0), rng.uniform(3.2, 5.0))
-    yaw = _yaw(rng, (0.68, 0.18, 0.08, 0.06))
+    yaw = _yaw(rng, (0.74, 0.17, 0.05, 0.04))
     steam = rng.random() < 0.4
     curve = float(rng.uniform(-26.0, 26.0))
     lengths = [rng.uniform(0.95, 1.15)] + [rng.uniform(0.9, 1.15) for _ in range(int(rng.integers(1, 3)))]

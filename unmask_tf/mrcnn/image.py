@@ -32,11 +32,12 @@ class Placement:
 def resize_bilinear(image: np.ndarray, height: int, width: int) -> np.ndarray:
     """Bilinear resize of (H, W, C) to float64 (height, width, C), as scikit-image's `resize` does without antialiasing.
 
-    Samples outside the image count as 0, so the outermost pixels fade when the image grows.
+    Samples outside the image count as 0, so the outermost pixels fade when the image grows, but no result other than
+    0 itself leaves the image's range.
     """
     zoom = [height / image.shape[0], width / image.shape[1], 1]
     resized = ndimage.zoom(image.astype(np.float64), zoom, order=1, mode="grid-constant", cval=0.0, grid_mode=True)
-    return np.clip(resized, min(image.min(), 0), image.max())
+    return np.where(resized == 0, 0.0, np.clip(resized, image.min(), image.max()))
 
 
 def resize_image(

@@ -294,7 +294,7 @@ def mirrored_class_ids(taxonomy: Taxonomy) -> dict[int, int]:
 
 
 SCHEDULES: dict[str, tuple[Stage, ...]] = {
-    "mini": (Stage("all", 9, 1e-3), Stage("all", 12, 1e-4)),
+    "mini": (Stage("all", 15, 1e-3), Stage("all", 20, 1e-4)),
     "photos": (Stage("heads", 4, 1e-3), Stage("heads", 5, 1e-4)),
     "paper": (Stage("heads", 20, 1e-3), Stage("4+", 32, 1e-3), Stage("all", 40, 1e-4)),
 }
@@ -319,6 +319,10 @@ def train_from_profile(profile: Profile, data_root: Path, weights_out: Path, tax
         for split, limit in (("train", profile.part_detector.train_limit), ("val", None))
     }
     keras.utils.set_random_seed(config.SEED)
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
     model = MaskRCNN("training", config, workdir)
     log = Trainer(model, splits["train"], splits["val"]).fit(SCHEDULES[name])
     save_weights(model.keras_model, weights_out)

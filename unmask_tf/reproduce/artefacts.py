@@ -1,8 +1,11 @@
 """Where a run keeps its artefacts, and when one is still good: each carries a digest of all it depends on.
 
-Layout below results/<profile>/: models/<class_set>/<architecture>_<none|at>.weights.h5,
-attacked/<class_set>/<architecture>_<none|at>/<attack>_<epsilon>.npz, parts/<class_set>/<architecture>/<attack>_<epsilon>.json
-and parts/<class_set>/benign.json, records/*.json, model_k.json, tables and figures.
+Below results/<profile>/:
+
+    models/<class_set>/<architecture>_<none|at>.weights.h5 and .json
+    attacked/<class_set>/<architecture>_<none|at>/<attack>_<epsilon>.npz
+    parts/<class_set>/benign.json, parts/<class_set>/<architecture>/<attack>_<epsilon>.json
+    records/*.json, model_k.json, tables and figures
 """
 
 from __future__ import annotations
@@ -160,6 +163,11 @@ class Run:
         else:
             images = self.attacked_key(class_set, str(architecture), "none", attack, epsilon)
         return digest("parts", images, self.k_hash, self.profile.part_detector.preset, self.taxonomy.parts)
+
+    @property
+    def train_k_key(self) -> str:
+        """Digest of all that K's training depends on."""
+        return digest("train-k", self.data.identity, asdict(self.profile.part_detector), self.taxonomy.parts)
 
     @property
     def model_k_key(self) -> str:

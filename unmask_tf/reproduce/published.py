@@ -13,6 +13,8 @@ from unmask_tf.errors import InputError
 from unmask_tf.files import read_json
 from unmask_tf.reproduce.cells import AUC_COLUMNS, TABLE4_COLUMNS, frame_of
 
+DEFAULT_PATH = Path(__file__).parents[2] / "results" / "published.json"
+
 
 @dataclass(frozen=True, eq=False)
 class Published:
@@ -24,6 +26,7 @@ class Published:
         table4: frame of `TABLE4_COLUMNS`; n is the class set's number of test images.
         auc: frame of `AUC_COLUMNS`; n is not published (NaN).
         operating_point: class_set, attack, epsilon_255, tpr, fpr.
+        headline: um_minus_at_points and um_minus_none_points as the text prints them; its Table IV gives others.
         map: K's mean average precision.
     """
 
@@ -32,6 +35,7 @@ class Published:
     table4: pd.DataFrame
     auc: pd.DataFrame
     operating_point: Mapping[str, Any]
+    headline: Mapping[str, Any]
     map: float
 
 
@@ -44,7 +48,7 @@ def read_published(path: str | Path | None = None) -> Published:
     Raises:
         InputError: the file is missing or is not of that form.
     """
-    path = Path(path) if path is not None else Path(__file__).parents[2] / "results" / "published.json"
+    path = Path(path) if path is not None else DEFAULT_PATH
     content = read_json(path)
     try:
         table2 = content["table2"]["m"]
@@ -65,6 +69,7 @@ def read_published(path: str | Path | None = None) -> Published:
             table4=frame_of(rows, TABLE4_COLUMNS),
             auc=frame_of(aucs, AUC_COLUMNS),
             operating_point=detection["operating_point"],
+            headline=content["headline"],
             map=content["model_k"]["map"],
         )
     except (KeyError, TypeError, AttributeError) as error:

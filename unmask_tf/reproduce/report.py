@@ -86,9 +86,10 @@ def _versions(records: Sequence[Record]) -> str:
 
 
 def _images(records: Sequence[Record]) -> str:
-    fewest = min(record.n for record in records)
+    counts = sorted({record.n for record in records})
     repaired = sum(record.nan_images for record in records if record.key.defence == "none")
-    text = f"{fewest} test images or more per number: one image is {100 / fewest:.1f} points at most.\n"
+    span = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    text = f"{span} test images per number; one image of {counts[0]} is {100 / counts[0]:.1f} points.\n"
     if repaired:
         text += f"\nThe attacks on M gave NaN for {repaired} images, which were attacked again.\n"
     return text
@@ -108,12 +109,15 @@ _MEANS_HEADER = ("Mean", "Ours", "Paper's Table IV")
 def _means_markdown(records: Sequence[Record], published: Published) -> str:
     return (
         markdown(_MEANS_HEADER, _means_rows(records, published), left=1)
-        + "\nBoth recomputed from the cells; the paper's text prints +31.18 and +74.44.\n"
+        + "\nBoth recomputed from the cells; the paper's text prints "
+        f"{number(published.headline['um_minus_at_points'], sign=True)} and "
+        f"{number(published.headline['um_minus_none_points'], sign=True)}.\n"
     )
 
 
 def _model_k_markdown(model_k: Mapping[str, Any], published: Published) -> str:
-    text = f"mAP at IoU 0.5: {beside(model_k['map50'], published.map)}; mAP over IoU 0.5 to 0.95: {number(model_k['map'])}.\n"
+    at_half = beside(model_k["map50"], published.map)
+    text = f"mAP at IoU 0.5: {at_half}; mAP over IoU 0.5 to 0.95: {number(model_k['map'])}.\n"
     per_part = model_k.get("per_part")
     if isinstance(per_part, Mapping) and per_part:
         rows = [[part, number(value)] for part, value in sorted(per_part.items())]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,26 +150,29 @@ def failed_checks(records: Sequence[Record]) -> dict[tuple[Cell, str], tuple[str
 
 
 def unsound_notes(records: Sequence[Record]) -> list[str]:
-    """One sentence per attack and set of failed checks, naming the numbers concerned."""
-    failed = failed_checks(records)
-    groups: dict[tuple, list[str]] = {}
-    for (model, class_set, attack, epsilon), defence in failed:
-        key = (attack, epsilon, failed[(model, class_set, attack, epsilon), defence])
-        where = f"{model_label(model)} {class_set_label(class_set)} {DEFENCE_LABELS[defence]}"
-        groups.setdefault(key, []).append(where)
+    """One sentence per set of failed checks, naming the numbers concerned."""
+    numbers: dict[tuple[str, ...], dict[tuple[str, float], list[str]]] = {}
+    for (cell, defence), names in failed_checks(records).items():
+        where = f"{model_label(cell[0])} {class_set_label(cell[1])} {DEFENCE_LABELS[defence]}"
+        numbers.setdefault(names, {}).setdefault(cell[2:], []).append(where)
+    total = Counter((record.key.attack, record.key.epsilon_255) for record in records)
     notes = []
-    for (attack, epsilon, names), where in groups.items():
-        whole = len(where) == sum((r.key.attack, r.key.epsilon_255) == (attack, epsilon) for r in records)
-        notes.append(
-            f"{attack_label(attack, epsilon)}, {'every number' if whole else '; '.join(where)}: "
-            + (f"the attack failed {', '.join(names)}." if names else "the attack was not checked.")
-        )
+    for names, attacks in numbers.items():
+        listed = [
+            attack_label(*attack) + ("" if len(where) == total[attack] else f" ({'; '.join(where)})")
+            for attack, where in attacks.items()
+        ]
+        reason = f"failed {', '.join(names)}" if names else "was not checked"
+        notes.append(f"The attack {reason}, so the number says little of robustness: {', '.join(listed)}.")
     return notes
 
 
 def number(value: float | None, digits: int = 2, sign: bool = False) -> str:
     """A number with fixed decimals, or a dash where there is none."""
-    return MISSING if value is None or np.isnan(value) else f"{value:{'+' if sign else ''}.{digits}f}"
+    if value is None or np.isnan(value):
+        return MISSING
+    # Adding 0.0 turns a rounded -0.0 into 0.0.
+    return f"{round(value, digits) + 0.0:{'+' if sign else ''}.{digits}f}"
 
 
 def beside(ours: float | None, paper: float | None, digits: int = 2, mark: str = "") -> str:

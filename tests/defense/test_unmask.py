@@ -1,0 +1,190 @@
+"""Algorithm 1 around a stub M and a stub K."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from unmask_tf.defense.unmask import UnMask, Verdict, to_8bit
+from unmask_tf.errors import InputError
+from unmask_tf.taxonomy import UNMASK, Taxonomy
+
+BIRD = UNMASK.expected("bird")
+
+
+class StubM:
+    """Returns the given class for every image; remembers what it saw. Labels: bird, dog, person."""
+
+    def __init__(self, *labels, classes=3):
+        self.labels, self.classes, self.seen = list(labels), classes, []
+
+    def __call__(self, images):
+        start = sum(len(batch) for batch in self.seen)
+        self.seen.append(images)
+        return np.eye(self.classes)[self.labels[start : start + len(images)]]
+
+
+class StubK:
+    def __init__(self, *part_sets):
+        self.part_sets, self.seen = list(part_sets), None
+
+    def extract(self, images):
+        self.seen = images
+        return self.part_sets
+
+
+def images(n, value=0.5):
+    return np.full((n, 4, 5, 3), value, np.float32)
+
+
+def unmask(m, k, threshold=0.75, **options):
+    return UnMask(m, k, UNMASK, "cs3b", threshold, **options)
+
+
+def test_a_benign_image_keeps_m_s_class():
+    # Of the bird's 9 parts K sees 3 and nothing else: s = 1/3, d = 2/3 < 3/4.
+    seen = frozenset({"beak", "wing", "tail"})
+    (verdict,) = unmask(StubM(0), StubK(seen)).predict(images(1))
+    assert verdict == Verdict(
+        predicted_class="bird",
+        extracted_parts=seen,
+        expected_parts=BIRD,
+        similarity=1 / 3,
+        distance=1 - 1 / 3,
+        adversarial=False,
+        final_class="bird",
+        scores={"person": 0.0, "dog": 1 / 12, "bird": 1 / 3},
+    )
+
+
+def test_an_adversarial_image_gets_the_best_fitting_class():
+    # M is made to say person; beak and wing are the bird's alone.
+    (verdict,) = unmask(StubM(2), StubK(frozenset({"beak", "wing"}))).predict(images(1))
+    assert (verdict.predicted_class, verdict.distance, verdict.adversarial) == ("person", 1.0, True)
+    assert verdict.final_class == "bird"
+
+
+def test_an_adversarial_image_without_any_known_part_gets_no_class():
+    (verdict,) = unmask(StubM(1), StubK(frozenset())).predict(images(1))
+    assert (verdict.adversarial, verdict.similarity, verdict.final_class) == (True, 0.0, None)
+
+
+def test_a_benign_verdict_stands_even_where_another_class_fits_better():
+    # Algorithm 1, unlike Table IV, asks for the best fit of adversarial images only.
+    parts = frozenset({"eye", "head", "leg"})  # bird 3/9, dog 3/10, person 3/13
+    (verdict,) = unmask(StubM(2), StubK(parts), threshold=0.8).predict(images(1))
+    assert (verdict.adversarial, verdict.final_class) == (False, "person")
+    (verdict,) = unmask(StubM(2), StubK(parts), threshold=0.7).predict(images(1))
+    assert (verdict.adversarial, verdict.final_class) == (True, "bird")
+
+
+def test_a_distance_equal_to_the_threshold_is_adversarial():
+    parts = frozenset({"beak", "wing", "tail"})
+    (verdict,) = unmask(StubM(0), StubK(parts), threshold=2 / 3).predict(images(1))
+    assert verdict.adversarial
+
+
+def test_logits_are_in_alphabetical_order_and_scores_in_the_class_set_s():
+    k = StubK(BIRD, BIRD, BIRD)
+    verdicts = unmask(StubM(0, 1, 2), k).predict(images(3))
+    assert [v.predicted_class for v in verdicts] == ["bird", "dog", "person"]
+    assert list(verdicts[0].scores) == ["person", "dog", "bird"]
+    assert [v.similarity for v in verdicts] == [verdicts[0].scores[v.predicted_class] for v in verdicts]
+
+
+def test_m_sees_the_float_image_and_k_its_floor():
+    m, k = StubM(0), StubK(BIRD)
+    unmask(m, k).predict(images(1, 0.999))  # 254.745
+    assert m.seen[0].dtype == np.float32 and (m.seen[0] == np.float32(0.999)).all()
+    assert k.seen.dtype == np.uint8 and (k.seen == 254).all()
+
+
+def test_8_bit_images_reach_k_unchanged_and_m_divided_by_255():
+    m, k = StubM(0), StubK(BIRD)
+    pixels = np.arange(60, dtype=np.uint8).reshape(1, 4, 5, 3) * 4
+    unmask(m, k).predict(pixels)
+    assert (k.seen == pixels).all()
+    assert m.seen[0].dtype == np.float32
+    np.testing.assert_allclose(m.seen[0], pixels / 255, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_every_8_bit_value_survives_the_way_to_float_and_back(dtype):
+    values = np.arange(256)
+    assert (to_8bit((values / 255).astype(dtype)) == values).all()
+
+
+def test_m_is_given_small_batches_without_mixing_the_images():
+    m = StubM(0, 1, 2, 1, 0)
+    verdicts = unmask(m, StubK(*[BIRD] * 5), batch_size=2).predict(images(5))
+    assert [len(batch) for batch in m.seen] == [2, 2, 1]
+    assert [v.predicted_class for v in verdicts] == ["bird", "dog", "person", "dog", "bird"]
+
+
+def test_a_keras_tensor_serves_as_logits():
+    from keras import ops
+
+    m = unmask(lambda batch: ops.convert_to_tensor([[0.0, 2.0, 1.0]]), StubK(BIRD))
+    assert m.predict(images(1))[0].predicted_class == "dog"
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (np.zeros((4, 5, 3), np.float32), r"images\[None\]"),
+        (np.zeros((1, 4, 5, 4), np.float32), "height, width, 3"),
+        (np.zeros((0, 4, 5, 3), np.float32), "at least one image"),
+        (np.zeros((1, 0, 5, 3), np.float32), "nothing to look at"),
+        (np.zeros((1, 4, 5, 3), np.int64), "int64"),
+        (np.zeros((1, 4, 5, 3), bool), "bool"),
+        (np.full((2, 4, 5, 3), np.nan, np.float32), "2 of 2 images hold NaN"),
+        (np.full((1, 4, 5, 3), 1.01), "Divide by 255"),
+        (np.full((1, 4, 5, 3), -0.01), r"\[0, 1\] was expected"),
+        (np.full((1, 4, 5, 3), np.inf), r"\[0, 1\] was expected"),
+        (np.array([["a.png"]]), "was expected"),
+    ],
+)
+def test_images_of_another_form_are_refused(bad, message):
+    with pytest.raises(InputError, match=message):
+        unmask(StubM(0, 0), StubK(BIRD)).predict(bad)
+
+
+def test_a_classifier_of_other_classes_is_refused():
+    with pytest.raises(InputError, match=r"shape \(1, 5\).*'cs3b' has 3 classes"):
+        unmask(StubM(0, classes=5), StubK(BIRD)).predict(images(1))
+
+
+def test_nan_logits_are_refused():
+    with pytest.raises(InputError, match="NaN"):
+        unmask(lambda batch: np.full((1, 3), np.nan), StubK(BIRD)).predict(images(1))
+
+
+def test_an_extractor_that_loses_an_image_is_refused():
+    with pytest.raises(InputError, match="1 part sets for 2 images"):
+        unmask(StubM(0, 0), StubK(BIRD)).predict(images(2))
+
+
+def test_an_extractor_of_another_taxonomy_is_refused():
+    with pytest.raises(InputError, match="gearbox"):
+        unmask(StubM(0), StubK(frozenset({"gearbox"}))).predict(images(1))
+
+
+@pytest.mark.parametrize("threshold", [-0.1, 1.1, 75, float("nan")])
+def test_a_threshold_that_is_no_distance_is_refused(threshold):
+    with pytest.raises(InputError, match="threshold"):
+        unmask(StubM(0), StubK(BIRD), threshold=threshold)
+
+
+def test_unknown_and_empty_class_sets_and_batches_are_refused():
+    with pytest.raises(InputError, match="cs9"):
+        UnMask(StubM(0), StubK(BIRD), UNMASK, "cs9", 0.5)
+    with pytest.raises(InputError, match="no classes"):
+        UnMask(StubM(0), StubK(BIRD), Taxonomy(("leg",), {}, {"none": ()}), "none", 0.5)
+    with pytest.raises(InputError, match="batch_size"):
+        unmask(StubM(0), StubK(BIRD), batch_size=0)
+
+
+def test_a_verdict_cannot_be_altered():
+    (verdict,) = unmask(StubM(0), StubK(BIRD)).predict(images(1))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        verdict.final_class = "dog"

@@ -1,0 +1,152 @@
+"""The Makefile: its targets, how it passes options on, and what `setup` and `clean` may touch."""
+
+import os
+import shutil
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+TARGETS = [
+    *("help", "setup", "data", "train-k", "evaluate-k", "train-m", "attack", "evaluate", "tables", "figures", "report"),
+    *("reproduce", "compare", "notebooks", "test", "lint", "bench", "clean", "golden", "contact-sheet"),
+]
+
+pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+
+
+def make(*arguments, cwd=REPOSITORY, **environment):
+    """Runs make as a user's shell would, without what a surrounding make has set."""
+    clean = {k: v for k, v in os.environ.items() if k in ("PATH", "HOME", "LANG")}
+    return subprocess.run(
+        ["make", "--no-print-directory", *arguments], cwd=cwd, env=clean | environment, capture_output=True, text=True
+    )
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """Makefile and requirements.txt in a folder whose interpreter only logs what it is asked to do."""
+    for name in ("Makefile", "requirements.txt"):
+        shutil.copy(REPOSITORY / name, tmp_path)
+    python = tmp_path / "fake-python"
+    python.write_text(
+        '#!/bin/sh\necho "$@" >> log\ncase "$1 $2" in "-m venv") mkdir -p .venv/bin; cp "$0" .venv/bin/python;; esac\n'
+    )
+    python.chmod(python.stat().st_mode | stat.S_IXUSR)
+    return tmp_path
+
+
+def pip_calls(checkout):
+    log = checkout / "log"
+    return sum("pip install" in line for line in log.read_text().splitlines()) if log.exists() else 0
+
+
+def test_help_lists_every_target_with_a_text():
+    result = make("help")
+    assert result.returncode == 0, result.stderr
+    texts = {line.split()[0]: line.split()[1:] for line in result.stdout.splitlines()[1:]}
+    assert set(texts) == set(TARGETS)
+    assert all(texts.values())
+
+
+def test_help_is_the_default_target():
+    assert make().stdout == make("help").stdout
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_target_parses(target):
+    result = make("-n", target)
+    assert result.returncode == 0, result.stderr
+
+
+def test_options_reach_the_command():
+    options = ["PROFILE=photos", "DATA=../my photos", "LIMIT=20", "K_WEIGHTS=k.h5", "EXTRA=--results elsewhere"]
+    line = make("-n", "reproduce", *options).stdout.splitlines()[-1]
+    expected = "--profile 'photos' --data '../my photos' --limit '20' --k-weights 'k.h5' --results elsewhere"
+    assert " ".join(line.split()).endswith(f"-m unmask_tf reproduce {expected}")
+
+
+def test_without_options_the_profile_is_mini():
+    line = make("-n", "reproduce").stdout.splitlines()[-1]
+    assert " ".join(line.split()).endswith("reproduce --profile 'mini'")
+
+
+def test_tests_that_need_photographs_run_only_with_them():
+    assert "not slow and not photos" in make("-n", "test").stdout
+    with_photos = make("-n", "test", UNMASK_PHOTOS="/photos").stdout
+    assert "not slow" in with_photos
+    assert "not photos" not in with_photos
+
+
+def test_setup_installs_once_and_again_only_for_new_requirements(checkout):
+    for _ in range(2):
+        result = make("setup", "PYTHON=./fake-python", cwd=checkout)
+        assert result.returncode == 0, result.stderr
+    assert pip_calls(checkout) == 1
+    os.utime(checkout / "requirements.txt", (2**31, 2**31))  # touched, not changed
+    make("setup", "PYTHON=./fake-python", cwd=checkout)
+    assert pip_calls(checkout) == 1
+    with open(checkout / "requirements.txt", "a") as file:
+        file.write("another==1.0\n")
+    make("setup", "PYTHON=./fake-python", cwd=checkout)
+    assert pip_calls(checkout) == 2
+
+
+def test_a_failed_installation_is_not_taken_for_done(checkout):
+    python = checkout / "fake-python"
+    working = python.read_text()
+    python.write_text(working + 'case "$3" in install) exit 1;; esac\n')
+    assert make("setup", "PYTHON=./fake-python", cwd=checkout).returncode != 0
+    python.write_text(working)
+    shutil.copy(python, checkout / ".venv/bin/python")
+    assert make("setup", "PYTHON=./fake-python", cwd=checkout).returncode == 0
+    assert pip_calls(checkout) == 2
+
+
+def test_without_python_setup_says_what_is_missing(checkout):
+    result = make("setup", "PYTHON=", cwd=checkout)
+    assert result.returncode != 0
+    assert "no CPython 3.10 or newer" in result.stderr
+
+
+def test_setup_writes_inside_the_checkout_only(checkout, tmp_path_factory):
+    home = tmp_path_factory.mktemp("home")
+    make("setup", "PYTHON=./fake-python", cwd=checkout, HOME=str(home))
+    assert list(home.iterdir()) == []
+    recipe = make("-n", "-p", "setup", cwd=checkout).stdout
+    for variable in ("TMPDIR", "XDG_CACHE_HOME", "PIP_CACHE_DIR", "KERAS_HOME", "MPLCONFIGDIR", "TORCH_HOME"):
+        assert f"export {variable}" in (REPOSITORY / "Makefile").read_text()
+        assert f"{variable} := {checkout}" in recipe
+
+
+@pytest.mark.parametrize("profile", ["", ".", "..", "../dataset", "reference", "mini/records"])
+def test_clean_refuses_what_is_no_profile(checkout, profile):
+    (checkout / "results" / "reference").mkdir(parents=True)
+    (checkout / "results" / "mini" / "records").mkdir(parents=True)
+    assert make("clean", f"PROFILE={profile}", cwd=checkout).returncode != 0
+    assert (checkout / "results" / "reference").is_dir()
+    assert (checkout / "results" / "mini" / "records").is_dir()
+
+
+def test_clean_removes_a_profiles_results_only(checkout):
+    for folder in ("results/mini", "results/reference", "dataset/mini", ".venv", "unmask_tf", "tests"):
+        (checkout / folder).mkdir(parents=True)
+    assert make("clean", cwd=checkout).returncode == 0
+    assert not (checkout / "results" / "mini").exists()
+    assert (checkout / "results" / "reference").is_dir()
+    assert (checkout / "dataset" / "mini").is_dir()
+    assert (checkout / ".venv").is_dir()
+
+
+def test_continuous_integration_runs_the_test_target():
+    script = REPOSITORY / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    assert "make --no-print-directory test" in script.read_text()
+    assert subprocess.run(["bash", "-n", script]).returncode == 0
+
+
+def test_no_package_index_is_named():
+    for name in ("Makefile", "requirements.txt", ".ci/run"):
+        assert "://" not in (REPOSITORY / name).read_text()

@@ -1,0 +1,229 @@
+"""The command line: one command per stage, with the names of the make targets. Nothing heavy is imported for --help."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from unmask_tf import __version__
+from unmask_tf.config import PROFILES
+from unmask_tf.errors import InputError
+
+if TYPE_CHECKING:
+    from unmask_tf.reproduce.artefacts import Run
+
+_OPTIONS = (
+    click.option("--profile", default="mini", show_default=True, help=f"One of: {', '.join(PROFILES)}."),
+    click.option("--data", type=click.Path(path_type=Path), help="Data folder; default: the profile's in dataset/."),
+    click.option("--limit", type=int, help="Most test images of a class set."),
+    click.option("--k-weights", type=click.Path(path_type=Path), help="Model K's weights; default: the profile's."),
+    click.option("--results", type=click.Path(path_type=Path), help="Root of the results; default: results/."),
+)
+
+
+def _run_options(command: Callable[..., None]) -> Callable[..., None]:
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="unmask_tf")
+def cli() -> None:
+    """UnMask: detect and undo adversarial attacks by the parts an image shows."""
+
+
+def _prepared(options: dict[str, Any], **more: Any) -> Run:
+    from unmask_tf.reproduce.artefacts import prepare
+
+    return prepare(options.pop("profile"), **options, **more)
+
+
+def _folder(options: dict[str, Any]) -> Path:
+    """results/<profile>: all that tables, figures and the comparison are made from."""
+    from unmask_tf.config import profile
+    from unmask_tf.reproduce.artefacts import ROOT
+
+    folder = Path(options["results"] or ROOT / "results") / profile(options["profile"]).name
+    if not (folder / "records").is_dir():
+        raise InputError(
+            f"{folder} holds no records. Run `make evaluate PROFILE={options['profile']}` first, or name the root of "
+            "other results (--results)."
+        )
+    return folder
+
+
+@cli.command()
+@_run_options
+def data(**options: Any) -> None:
+    """Draw the embedded dataset, or check the user's folder."""
+    from unmask_tf.data.class_images import load_class_images
+
+    run = _prepared(options)
+    for class_set in run.profile.class_sets:
+        counts = []
+        for split in ("train", "val", "test"):
+            # One image a class is read, so that a missing or damaged folder is found now.
+            few = len(run.taxonomy.members(class_set))
+            load_class_images(run.data.root, class_set, split, taxonomy=run.taxonomy, size=32, limit=few)
+            counts.append(f"{run.count(split, class_set)} {split}")
+        click.echo(f"[data] {class_set} in {run.data.root}: {', '.join(counts)} images")
+
+
+def _stage(name: str, text: str) -> None:
+    @cli.command(name, help=text)
+    @_run_options
+    def command(**options: Any) -> None:
+        from unmask_tf.reproduce.run import run_stages
+
+        run_stages(_prepared(options), name)
+
+
+_stage("evaluate-k", "Model K's average precision on its test images.")
+_stage("train-m", "Train model M on every class set: benign, then adversarially.")
+_stage("attack", "Attack every M; keep the images and M's verdicts.")
+_stage("evaluate", "Extract parts with K, detect and defend; write one record per cell.")
+
+
+@cli.command("train-k")
+@_run_options
+def train_k(**options: Any) -> None:
+    """Train model K, unless the weights it would write are there.
+
+    Shipped weights are never replaced: for a profile that has them, the new ones go to results/PROFILE/models.
+    """
+    from dataclasses import replace
+
+    from unmask_tf.reproduce.artefacts import listed_sha256
+    from unmask_tf.reproduce.run import run_stages
+
+    own = options["k_weights"]
+    run = _prepared(options, need_k_weights=False)
+    if own is None and listed_sha256(run.k_weights) is not None:
+        run = replace(run, k_weights=run.folder / "models" / run.k_weights.name)
+    run_stages(run, "train-k")
+    click.echo(f"[train-k] {run.k_weights} (use others with K_WEIGHTS=file)")
+
+
+@cli.command()
+@_run_options
+def tables(**options: Any) -> None:
+    """Table IV, the AUCs and Tables II and III, from the records."""
+    folder = _folder(options)
+    from unmask_tf.reproduce.published import read_published
+    from unmask_tf.reproduce.records import read_all
+    from unmask_tf.reproduce.run import read_taxonomy, render_once
+    from unmask_tf.reproduce.tables import write_tables
+
+    def render() -> None:
+        write_tables(read_all(folder / "records"), folder, read_taxonomy(folder), read_published())
+
+    _tell("tables", folder / "table4.md", render_once(folder, "tables", ("table4.csv", "auc.csv"), render))
+
+
+@cli.command()
+@_run_options
+def figures(**options: Any) -> None:
+    """Figures 4 and 5, from the records."""
+    folder = _folder(options)
+    from unmask_tf.reproduce.figures import write_figures
+    from unmask_tf.reproduce.published import read_published
+    from unmask_tf.reproduce.records import read_all
+    from unmask_tf.reproduce.run import render_once
+
+    def render() -> None:
+        write_figures(read_all(folder / "records"), folder, read_published())
+
+    _tell("figures", folder / "figure4.png", render_once(folder, "figures", ("figure4.png",), render))
+
+
+def _tell(name: str, path: Path, rendered: bool) -> None:
+    click.echo(f"[{name}] {path}" + ("" if rendered else " is up to date"))
+
+
+@cli.command()
+@_run_options
+def report(**options: Any) -> None:
+    """Tables, figures, report.md and the summary, from the records."""
+    _report(_folder(options), None)
+
+
+def _report(folder: Path, config_hash: str | None) -> None:
+    from unmask_tf.reproduce.published import read_published
+    from unmask_tf.reproduce.report import report_run
+    from unmask_tf.reproduce.run import read_taxonomy
+
+    path = report_run(folder, read_taxonomy(folder), read_published(), config_hash)
+    click.echo(f"\nThe whole report, with figures: {path}")
+
+
+@cli.command()
+@_run_options
+def compare(**options: Any) -> None:
+    """The results beside the paper's: its claims, then number by number."""
+    folder = _folder(options)
+    from unmask_tf.reproduce.compare import compare_run
+    from unmask_tf.reproduce.published import read_published
+
+    compare_run(folder, read_published())
+
+
+@cli.command()
+@_run_options
+def reproduce(**options: Any) -> None:
+    """Everything, from the data to the summary beside the paper's numbers."""
+    from unmask_tf.reproduce.run import run_stages
+
+    run = _prepared(options)
+    run_stages(run, "reproduce")
+    _report(run.folder, run.config_hash)
+
+
+@cli.command()
+@_run_options
+def bench(**options: Any) -> None:
+    """Time K, M and an attack step on this machine, with random images."""
+    from unmask_tf.config import profile
+    from unmask_tf.reproduce.artefacts import ROOT, WEIGHTS_FOLDER
+    from unmask_tf.reproduce.bench import benchmark
+
+    settings = profile(options["profile"])
+    weights = options["k_weights"] or WEIGHTS_FOLDER / settings.part_detector.weights
+    path = Path(options["results"] or ROOT / "results") / settings.name / "bench.json"
+    for name, value in benchmark(settings, weights, path)["images_per_second"].items():
+        click.echo(f"[bench] {name}: {value:g} images/s")
+    click.echo(f"[bench] {path}")
+
+
+@cli.command("contact-sheet")
+@click.option("--out", type=click.Path(path_type=Path), help="PNG to write; default: docs/contact_sheet.png.")
+def contact_sheet(out: Path | None) -> None:
+    """Redraw the overview of the embedded dataset."""
+    from unmask_tf.data.synthetic import contact_sheet as draw
+    from unmask_tf.reproduce.artefacts import ROOT
+
+    path = out or ROOT / "docs" / "contact_sheet.png"
+    draw(path)
+    click.echo(f"[contact-sheet] {path}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs a command; returns the exit code: 0, 2 for input a user can mend, 130 when interrupted."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        cli.main(args=arguments, prog_name="unmask_tf", standalone_mode=False)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        print("\ninterrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+    return 0

@@ -1,0 +1,305 @@
+"""Enumerates and runs the grid's cells: what is finished is never computed again, what was killed goes on."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from tqdm import tqdm
+
+from unmask_tf.errors import InputError
+from unmask_tf.files import read_json, sha256, write_json
+from unmask_tf.reproduce import records
+from unmask_tf.reproduce.artefacts import BENIGN, Run, digest, key_of, verified_sha256
+from unmask_tf.reproduce.records import DEFENCES, CellKey
+from unmask_tf.reproduce.stages import Progress, Stages
+from unmask_tf.taxonomy import UNMASK, Taxonomy
+
+# What each command runs, in order; later stages read the files of earlier ones.
+COMMANDS: dict[str, tuple[str, ...]] = {
+    "train-k": ("train-k",),
+    "evaluate-k": ("train-k", "evaluate-k"),
+    "train-m": ("train-m",),
+    "attack": ("train-m", "benign", "attack"),
+    "evaluate": ("train-k", "train-m", "benign", "attack", "extract", "evaluate"),
+    "reproduce": ("train-k", "train-m", "benign", "attack", "extract", "evaluate", "evaluate-k"),
+}
+
+# Cost of one image, for the remaining time only: a forward pass of M is 1. Measured on two cores with profile `mini`.
+_BACKWARD = 2.0
+_K_FORWARD = 4.0
+_K_TRAINING = 20.0
+_K_EPOCHS = 12
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One piece of work that ends in one file.
+
+    Attributes:
+        stage: a stage of `COMMANDS`.
+        title: what it is about, for the user.
+        cost: relative cost.
+        done: whether its file is there, under the present settings.
+        work: computes the file and returns what to tell the user.
+    """
+
+    stage: str
+    title: str
+    cost: float
+    done: Callable[[], bool]
+    work: Callable[[Progress], str]
+
+
+def plan(run: Run, stages: Stages, names: Sequence[str]) -> list[Unit]:
+    """All units of the named stages, in the order in which they can run."""
+    return [unit for name in names for unit in _BUILDERS[name](run, stages)]
+
+
+def _train_k(run: Run, stages: Stages) -> Iterator[Unit]:
+    cost = run.data.part_images["train"] * _K_EPOCHS * _K_TRAINING
+    yield Unit("train-k", f"K of profile {run.profile.name}", cost, run.k_weights.is_file, stages.train_k)
+
+
+def _evaluate_k(run: Run, stages: Stages) -> Iterator[Unit]:
+    if not (run.data.root / "parts_test.json").is_file():
+        return  # the data brings no part annotations to test K on
+    path, cost = run.folder / "model_k.json", run.data.part_images["test"] * _K_FORWARD * 2
+    yield Unit(
+        "evaluate-k",
+        run.k_weights.name,
+        cost,
+        lambda: run.k_weights.is_file() and key_of(path) == run.model_k_key,
+        stages.evaluate_k,
+    )
+
+
+def _train_m(run: Run, stages: Stages) -> Iterator[Unit]:
+    adversarial = run.profile.adversarial_training
+    for class_set, architecture in run.models:
+        for defence in ("none", "at"):
+            where = (class_set, architecture, defence)
+            images, cost = run.count("train", class_set), (1 + _BACKWARD) * run.profile.classifier.epochs
+            if defence == "at":
+                cost = (1 + _BACKWARD) * adversarial.epochs * (adversarial.iterations + 1)
+            weights, history, key = run.model_path(*where), run.history_path(*where), run.model_key(*where)
+            yield Unit(
+                "train-m",
+                " ".join(where),
+                images * cost,
+                partial(_trained, weights, history, key),
+                partial(stages.train_m, *where),
+            )
+
+
+def _trained(weights: Path, history: Path, key: str) -> bool:
+    return weights.is_file() and key_of(history) == key
+
+
+def _attack(run: Run, stages: Stages, benign: bool) -> Iterator[Unit]:
+    settings = run.profile.attack
+    for class_set, architecture in run.models:
+        for target in ("none", "at"):
+            for attack, epsilon in (BENIGN,) if benign else settings.cells():
+                where = (class_set, architecture, target, attack, epsilon)
+                path, key = run.attacked_path(*where), run.attacked_key(*where)
+                passes = 1 if benign else (1 + _BACKWARD) * (settings.iterations + 1)
+                name = f"{architecture} at" if target == "at" else architecture
+                yield Unit(
+                    "benign" if benign else "attack",
+                    f"{class_set} {name}" + ("" if benign else f" {attack} eps {epsilon}"),
+                    run.test_images(class_set) * passes,
+                    partial(_written_under, path, key),
+                    partial(stages.attack, *where),
+                )
+
+
+def _written_under(path: Path, key: str) -> bool:
+    return key_of(path) == key
+
+
+def _extract(run: Run, stages: Stages) -> Iterator[Unit]:
+    for class_set in run.profile.class_sets:
+        cells: list[tuple[str | None, str, float]] = [(None, *BENIGN)]
+        cells += [(a, *cell) for a in run.profile.architectures for cell in run.profile.attack.cells()]
+        for architecture, attack, epsilon in cells:
+            where = (class_set, architecture, attack, epsilon)
+            yield Unit(
+                "extract",
+                f"{class_set} benign" if architecture is None else f"{class_set} {architecture} {attack} eps {epsilon}",
+                run.test_images(class_set) * _K_FORWARD,
+                partial(_extracted, run, where),
+                partial(stages.extract, *where),
+            )
+
+
+def _extracted(run: Run, where: tuple) -> bool:
+    return run.k_weights.is_file() and key_of(run.parts_path(*where)) == run.parts_key(*where)
+
+
+def cells(run: Run) -> Iterator[CellKey]:
+    """Every cell of the run's grid, in table order."""
+    for class_set, architecture in run.models:
+        for attack, epsilon in (BENIGN, *run.profile.attack.cells()):
+            for defence in DEFENCES:
+                yield run.cell(class_set, architecture, defence, attack, epsilon)
+
+
+def _evaluate(run: Run, stages: Stages) -> Iterator[Unit]:
+    for cell in cells(run):
+        strength = "" if cell.attack == "none" else f" eps {cell.epsilon_255}"
+        yield Unit(
+            "evaluate",
+            f"{cell.class_set} {cell.model} {cell.defence} under {cell.attack}{strength}",
+            0.1,
+            partial(_recorded, run, cell),
+            lambda progress, cell=cell: stages.record(cell),
+        )
+
+
+def _recorded(run: Run, cell: CellKey) -> bool:
+    return run.k_weights.is_file() and _config_hash(cell.path(run.records)) == run.config_hash
+
+
+def _config_hash(path: Path) -> str | None:
+    """A record's configuration; None where it is missing or damaged, and so to be computed again."""
+    try:
+        return records.read(path).config_hash
+    except InputError:
+        return None
+
+
+_BUILDERS: dict[str, Callable[[Run, Stages], Iterable[Unit]]] = {
+    "train-k": _train_k,
+    "train-m": _train_m,
+    "benign": partial(_attack, benign=True),
+    "attack": partial(_attack, benign=False),
+    "extract": _extract,
+    "evaluate": _evaluate,
+    "evaluate-k": _evaluate_k,
+}
+
+
+def run_stages(run: Run, command: str, stages: Stages | None = None) -> None:
+    """Runs every unfinished unit that a command needs, with one progress bar over all of them.
+
+    Args:
+        run: the run.
+        command: a key of `COMMANDS`.
+        stages: the computations; None: the real ones.
+
+    Raises:
+        InputError: from any stage; finished units are kept.
+    """
+    names = COMMANDS[command]
+    if "extract" in names and run.k_weights.is_file():
+        verified_sha256(run.k_weights)  # wrong weights are refused before hours of work, not after
+    with _at_work(run.folder):
+        if not (run.folder / "taxonomy.json").is_file() or read_taxonomy(run.folder) != run.taxonomy:
+            run.taxonomy.to_json(run.folder / "taxonomy.json")  # tables are made from the folder alone
+        units = plan(run, stages or Stages(run), names)
+        execute(units, before={"evaluate": lambda: discard_stale_records(run)})
+
+
+def execute(units: Sequence[Unit], before: dict[str, Callable[[], None]]) -> None:
+    """Runs the units that are not done, in order.
+
+    Args:
+        units: stages follow one another without mixing.
+        before: stage -> what to do once before its first unit.
+    """
+    finished = [unit.done() for unit in units]
+    total, number = Counter(unit.stage for unit in units), Counter[str]()
+    start = sum(unit.cost for unit, done in zip(units, finished, strict=True) if done)
+    for stage in total:
+        kept = sum(done for unit, done in zip(units, finished, strict=True) if unit.stage == stage)
+        if kept:
+            print(f"[{stage}] {kept} of {total[stage]} finished before", flush=True)
+    with tqdm(
+        total=sum(unit.cost for unit in units),
+        initial=start,
+        disable=all(finished),
+        bar_format="{percentage:3.0f} %|{bar}| {elapsed} gone, {remaining} to go, {desc}",
+        smoothing=0.1,
+        # In a log file, a line now and then.
+        mininterval=0.2 if sys.stderr.isatty() else 60,
+        dynamic_ncols=True,
+    ) as bar:
+        for unit, done in zip(units, finished, strict=True):
+            number[unit.stage] += 1
+            if number[unit.stage] == 1 and unit.stage in before:
+                before[unit.stage]()
+            if done or unit.done():
+                bar.update(0 if done else unit.cost)
+                continue
+            place = f"{unit.stage} {number[unit.stage]}/{total[unit.stage]}"
+            bar.set_description_str(place)
+            end = bar.n + unit.cost
+            message = unit.work(partial(_advance, bar, end, unit.cost))
+            bar.update(end - bar.n)
+            tqdm.write(f"[{place}] {unit.title}: {message}")
+
+
+def _advance(bar: tqdm, end: float, cost: float, fraction: float) -> None:
+    bar.update(end - cost * (1 - fraction) - bar.n)
+
+
+def discard_stale_records(run: Run) -> None:
+    """Removes records that are not of this grid or not of this configuration: a table never mixes two."""
+    expected = {cell.file_name for cell in cells(run)}
+    found = [path for path in sorted(run.records.glob("*.json")) if not path.name.startswith(".")]
+    stale = [path for path in found if path.name not in expected or _config_hash(path) != run.config_hash]
+    for path in stale:
+        path.unlink(missing_ok=True)
+    if stale:
+        print(f"[evaluate] {len(stale)} records of other settings are replaced", flush=True)
+
+
+@contextmanager
+def _at_work(folder: Path) -> Iterator[None]:
+    """Marks the folder as in use; what killed writes left there is removed when nobody else is at work."""
+    import fcntl
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = open(folder / ".lock", "w")  # noqa: SIM115
+    except OSError as error:
+        raise InputError(f"cannot write to {folder}: {error.strerror}. Choose another folder (--results).") from error
+    with lock:
+        # It fails where another run is at work, or the file system knows no locks.
+        with suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for path in folder.rglob(".partial-*"):
+                path.unlink(missing_ok=True)
+        with suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        yield
+
+
+def read_taxonomy(folder: Path) -> Taxonomy:
+    """The taxonomy of a results folder."""
+    path = folder / "taxonomy.json"
+    return Taxonomy.from_json(path) if path.is_file() else UNMASK
+
+
+def rendering_key(folder: Path) -> str:
+    """Digest of all that tables and figures depend on: the records, K's evaluation, the paper's numbers, this code."""
+    inputs = sorted(path for path in (folder / "records").glob("*.json") if not path.name.startswith("."))
+    inputs += [folder / "model_k.json", folder / "taxonomy.json", Path(__file__).parents[2] / "results/published.json"]
+    inputs += sorted(Path(__file__).parent.glob("*.py"))
+    return digest([[path.name, sha256(path)] for path in inputs if path.is_file()])
+
+
+def render_once(folder: Path, name: str, outputs: Sequence[str], render: Callable[[], object]) -> bool:
+    """Calls `render` unless the outputs were made from the very same inputs; returns whether it was called."""
+    state, key = folder / ".rendered" / f"{name}.json", rendering_key(folder)
+    if all((folder / output).is_file() for output in outputs) and state.is_file() and read_json(state) == {"key": key}:
+        return False
+    render()
+    write_json(state, {"key": key})
+    return True
