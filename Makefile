@@ -12,6 +12,8 @@ PYTHON ?= $(shell for p in python3.11 python3 python3.13 python3.12 python3.10 p
 	"$$p" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1 \
 	&& { command -v "$$p"; break; }; done)
 
+GOLDEN_PYTHON ?= python3.7
+
 VENV  := .venv
 PY    := $(VENV)/bin/python
 STAMP := $(VENV)/requirements.installed
@@ -120,8 +122,11 @@ lint: setup ## style, formatting and the import contracts
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/lint-imports
 
-golden: setup ## rewrite tests/golden with Matterport's real package (needs CPython 3.7; see tests/golden/README.md)
-	$(PY) tests/golden/make_golden.py $(EXTRA)
+golden: ## rewrite tests/golden by Matterport's own package (needs CPython 3.7: GOLDEN_PYTHON)
+	@mkdir -p $(TMPDIR)
+	test -x .cache/golden/bin/python || '$(GOLDEN_PYTHON)' -m venv .cache/golden
+	.cache/golden/bin/python -m pip install --no-input -r tests/golden/requirements.txt
+	.cache/golden/bin/python tests/golden/generate.py $(EXTRA)
 
 clean: ## remove results/PROFILE and the caches; data, weights and .venv stay
 	@case '$(PROFILE)' in ''|.*|*/*|reference) echo "PROFILE='$(PROFILE)' is not a profile's name" >&2; exit 2;; esac

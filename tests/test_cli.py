@@ -144,11 +144,11 @@ def test_a_users_own_classes_need_no_change_of_code(data, capsys):
 def test_shipped_weights_are_never_trained_over(data, tmp_path, monkeypatch, capsys):
     shipped = tmp_path / "weights"
     shipped.mkdir()
-    (shipped / "unmask_k_mini.weights.h5").write_bytes(b"shipped")
-    (shipped / "SHA256SUMS").write_text(f"{'0' * 64}  unmask_k_mini.weights.h5\n")
+    (shipped / "unmask_k_mini.h5").write_bytes(b"shipped")
+    (shipped / "SHA256SUMS").write_text(f"{'0' * 64}  unmask_k_mini.h5\n")
     monkeypatch.setattr("unmask_tf.reproduce.artefacts.WEIGHTS_FOLDER", shipped)
     asked = []
     monkeypatch.setattr(run, "run_stages", lambda a_run, command: asked.append(a_run.k_weights))
     assert main(["train-k", "--data", str(data), "--results", str(tmp_path / "results")]) == 0
     assert main(["train-k", "--data", str(data), "--k-weights", str(tmp_path / "mine.h5")]) == 0
-    assert asked == [tmp_path / "results" / "mini" / "models" / "unmask_k_mini.weights.h5", tmp_path / "mine.h5"]
+    assert asked == [tmp_path / "results" / "mini" / "models" / "unmask_k_mini.h5", tmp_path / "mine.h5"]

@@ -115,9 +115,10 @@ def train_k(**options: Any) -> None:
 def tables(**options: Any) -> None:
     """Table IV, the AUCs and Tables II and III, from the records."""
     folder = _folder(options)
+    from unmask_tf.reproduce.artefacts import read_taxonomy
     from unmask_tf.reproduce.published import read_published
     from unmask_tf.reproduce.records import read_all
-    from unmask_tf.reproduce.run import read_taxonomy, render_once
+    from unmask_tf.reproduce.run import render_once
     from unmask_tf.reproduce.tables import write_tables
 
     def render() -> None:
@@ -154,9 +155,9 @@ def report(**options: Any) -> None:
 
 
 def _report(folder: Path, config_hash: str | None) -> None:
+    from unmask_tf.reproduce.artefacts import read_taxonomy
     from unmask_tf.reproduce.published import read_published
     from unmask_tf.reproduce.report import report_run
-    from unmask_tf.reproduce.run import read_taxonomy
 
     path = report_run(folder, read_taxonomy(folder), read_published(), config_hash)
     click.echo(f"\nThe whole report, with figures: {path}")
@@ -189,13 +190,14 @@ def reproduce(**options: Any) -> None:
 def bench(**options: Any) -> None:
     """Time K, M and an attack step on this machine, with random images."""
     from unmask_tf.config import profile
-    from unmask_tf.reproduce.artefacts import ROOT, WEIGHTS_FOLDER
+    from unmask_tf.reproduce.artefacts import ROOT, WEIGHTS_FOLDER, read_taxonomy
     from unmask_tf.reproduce.bench import benchmark
 
     settings = profile(options["profile"])
     weights = options["k_weights"] or WEIGHTS_FOLDER / settings.part_detector.weights
+    taxonomy = read_taxonomy(Path(options["data"] or ROOT / "dataset" / settings.data))
     path = Path(options["results"] or ROOT / "results") / settings.name / "bench.json"
-    for name, value in benchmark(settings, weights, path)["images_per_second"].items():
+    for name, value in benchmark(settings, weights, taxonomy, path)["images_per_second"].items():
         click.echo(f"[bench] {name}: {value:g} images/s")
     click.echo(f"[bench] {path}")
 

@@ -156,7 +156,7 @@ _MINI = Profile(
     class_sets=("cs3a",),
     classifier=ClassifierConfig(input_size=64, weights="random", epochs=8, learning_rate=0.02),
     adversarial_training=AdversarialTrainingConfig(epochs=2, from_benign=True, learning_rate=0.01),
-    part_detector=PartDetectorConfig(preset="mini", weights="unmask_k_mini.weights.h5"),
+    part_detector=PartDetectorConfig(preset="mini", weights="unmask_k_mini.h5"),
 )
 
 PROFILES: dict[str, Profile] = {
@@ -169,7 +169,7 @@ PROFILES: dict[str, Profile] = {
         architectures=("mobilenet_v2",),
         classifier=ClassifierConfig(input_size=128, epochs=4, learning_rate=0.005, freeze_batch_norm=True),
         adversarial_training=AdversarialTrainingConfig(epochs=1, from_benign=True, learning_rate=0.002),
-        part_detector=PartDetectorConfig(preset="photos", weights="unmask_k_photos.weights.h5"),
+        part_detector=PartDetectorConfig(preset="photos", weights="unmask_k_photos.h5"),
     ),
     "paper": Profile(
         name="paper",

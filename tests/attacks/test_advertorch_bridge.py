@@ -56,6 +56,15 @@ def test_l2_step_is_the_unit_gradient_times_the_step(attack_name):
     np.testing.assert_allclose(projected.images[0, 0, 0] - 0.5, [0.06, 0.08, 0.0], atol=1e-6)
 
 
+def test_l2_pgd_shortens_its_step_where_the_gradient_is_below_a_millionth():
+    # Advertorch divides by max(|gradient|, 1e-6). Here the gradient is half of (3, 4, 0) * 1e-7, so 0.25 of a step.
+    # Losses are summed: two images in a batch change nothing.
+    image = np.full((2, 1, 1, 3), 0.5, np.float32)
+    small = Linear2([[[3e-7, 4e-7, 0.0]]])
+    result = attack(small, image, np.array([1, 1]), hand("pgd_l2", 255.0, 0.4, 1), seed=0)
+    np.testing.assert_allclose(result.images[:, 0, 0] - 0.5, [[0.06, 0.08, 0.0]] * 2, atol=1e-6)
+
+
 def test_l2_pgd_clips_a_long_step_to_the_box_before_it_projects():
     # 2.0 * (0.6, 0.8) leaves the box and is cut to (0.5, 0.5), then shortened to 0.1. Momentum projects first.
     module, image = Linear2([[[3.0, 4.0, 0.0]]]), np.full((1, 1, 1, 3), 0.5, np.float32)
@@ -137,8 +146,15 @@ def test_keep_best_prefers_a_fooled_iterate_to_a_higher_loss():
 def test_keep_best_is_never_worse_than_the_clean_image():
     valley = OfMean(lambda mean: torch.stack([-10 * (mean - 0.5).abs(), torch.zeros_like(mean)], dim=1))
     image = np.full((1, 1, 1, 3), 0.5, np.float32)
-    peak_at_clean = attack(valley, image, np.array([1]), hand("pgd_linf", 51, 0.1, 3, keep_best=True), seed=0)
-    np.testing.assert_array_equal(peak_at_clean.images, image)
+    for random_start in (False, True):
+        threat = hand("pgd_linf", 51, 0.1, 3, keep_best=True, random_start=random_start)
+        np.testing.assert_array_equal(attack(valley, image, np.array([1]), threat, seed=0).images, image)
+
+
+def test_keep_best_also_considers_the_last_iterate():
+    threat = hand("pgd_linf", 25.5, 0.05, 1, keep_best=True)
+    result = attack(Linear2(WEIGHT), IMAGE, np.array([1]), threat, seed=0)
+    np.testing.assert_allclose(result.images[0, 0, 0], [0.55, 0.45, 0.55], atol=1e-6)
 
 
 def test_restarts_begin_elsewhere_and_the_best_of_them_is_kept():
@@ -266,6 +282,8 @@ def test_an_image_that_advertorch_turns_into_nan_is_attacked_again_and_the_other
     expected = np.array([[[1.0, 0.0, 3.0], [4.0, -5.0, 0.5]]]) * 0.1 / np.sqrt(51.25)
     np.testing.assert_allclose(result.images[0] - CLOSED, expected, atol=1e-6)
     assert result.iterations == 3
+    downwards = attack(GATED, images, labels, hand("mia_l2", 25.5, 2.0, 3), seed=0, targeted=True)
+    np.testing.assert_allclose(downwards.images[0] - CLOSED, -expected, atol=1e-6)
 
 
 def test_the_repair_is_advertorchs_own_update_wherever_that_is_finite():
@@ -297,6 +315,17 @@ def test_a_repaired_image_also_keeps_its_best_iterate():
     best = attack(GATED, images, labels, hand("mia_l2", 25.5, 2.0, 3, keep_best=True), seed=0)
     np.testing.assert_allclose(best.images, last.images, atol=1e-6)
     assert best.nan_images == 1
+
+
+def test_a_nan_iterate_is_never_taken_for_the_best():
+    # Class 1 is right by a wide margin, before and after the attack; the NaN iterate's argmax would be class 0.
+    module = Gated(-10 * WEIGHT)
+    assert logits_of(module, CLOSED[None]).argmax() == 1
+    result = attack(module, CLOSED[None], np.array([1]), hand("mia_l2", 2.55, 2.0, 3, keep_best=True), seed=0)
+    assert result.nan_images == 1
+    assert result.predictions.tolist() == [1]
+    expected = np.array([[[-1.0, 0.0, -3.0], [-4.0, 5.0, -0.5]]]) * 0.01 / np.sqrt(51.25)
+    np.testing.assert_allclose(result.images[0] - CLOSED, expected, atol=1e-6)
 
 
 # Bad input

@@ -59,7 +59,7 @@ FAULTS = {
     "outputs_are_logits": lambda e: {"logits": _softmax(e.logits)},
     "gradients_nonzero": lambda e: {"gradients": _with(e.gradients, 3, 0.0)},
     "step_shorter_than_budget": lambda e: {"threat": dataclasses.replace(e.threat, step=2.0 * e.threat.epsilon)},
-    "steps_reach_budget": lambda e: {"threat": dataclasses.replace(e.threat, step=0.06 * e.threat.epsilon)},
+    "steps_reach_budget": lambda e: {"threat": dataclasses.replace(e.threat, step=0.0624 * e.threat.epsilon)},
     "all_iterations_run": lambda e: {"iterations": e.iterations - 1},
     "labels_match_model": lambda e: {"labels": 1 - e.labels},
     "predictions_reproduced": lambda e: {"predictions": _with(e.predictions, 4, 1 - e.predictions[4])},
@@ -153,6 +153,11 @@ def test_a_model_with_saturated_gradients_is_found():
             return 1e4 * MODULE(x)
 
     assert _run(Saturated()) == {"gradients_nonzero"}
+
+
+def test_a_model_that_is_only_as_good_as_chance_is_found():
+    half = np.concatenate([LABELS[:3], 1 - LABELS[3:]])
+    assert _run(MODULE, labels=half) == {"labels_match_model"}
 
 
 def test_labels_in_another_order_are_found():

@@ -7,8 +7,8 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import keras
 import numpy as np
 
 from unmask_tf.attacks.advertorch_bridge import attack
@@ -17,9 +17,6 @@ from unmask_tf.classifiers.torch_port import load_from_keras, to_torch
 from unmask_tf.classifiers.train import train_classifier
 from unmask_tf.config import AdversarialTrainingConfig, ClassifierConfig
 from unmask_tf.data.class_images import ImageSet
-
-if TYPE_CHECKING:
-    import keras
 
 BatchPerturbation = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """(images float32 (N, S, S, 3) in [0, 1], labels integer (N,)) -> attacked images of the same shape and range."""
@@ -64,7 +61,7 @@ def make_perturb(at_config: AdversarialTrainingConfig, *, seed: int = 0) -> Call
         def attacked(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
             load_from_keras(module, model)
             images, labels = np.asarray(images), np.asarray(labels)
-            start = _digest(seed, images, labels, np.asarray(last_weight))
+            start = _digest(seed, images, labels, keras.ops.convert_to_numpy(last_weight))
             return attack(module, images, labels, threat, seed=start, batch_size=len(images)).images
 
         return attacked
@@ -80,7 +77,7 @@ def adversarial_train(
     at_config: AdversarialTrainingConfig,
     workdir: Path,
 ) -> list[dict]:
-    """Trains M on attacked batches (Equation 4); validation images stay benign.
+    """Trains M on attacked batches (Equation 4) and keeps its best epoch on benign and attacked validation images.
 
     Args:
         model: M with the weights to start from (the benignly trained ones if `at_config.from_benign`).

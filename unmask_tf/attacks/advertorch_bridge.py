@@ -303,12 +303,11 @@ def _attack_batch(
     for restart in range(threat.restarts):
         torch.manual_seed(int(np.random.SeedSequence((seed, start, restart)).generate_state(1, np.uint64)[0]))
         adversarial = _advertorch(watched, threat).perturb(clean, watched.labels)
-        steps = watched.gradient_steps
         broken = ~torch.isfinite(adversarial).flatten(1).all(1)
         if broken.any():
             watched.rows = broken.nonzero().flatten()
             adversarial[broken] = _run_again(watched, clean[broken], threat)
-            watched.rows, watched.gradient_steps = None, steps
+            watched.rows = None
             repaired |= broken
         if threat.keep_best:
             with torch.no_grad():

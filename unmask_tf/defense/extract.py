@@ -31,8 +31,8 @@ class PartExtractor:
     def __init__(self, config: Config, weights: str | Path, taxonomy: Taxonomy = UNMASK, batch_size: int = 8) -> None:
         if len(taxonomy.parts) + 1 != config.NUM_CLASSES:
             raise InputError(
-                f"K has {config.NUM_CLASSES} outputs, but the taxonomy has {len(taxonomy.parts)} parts and a background. "
-                "Use the taxonomy K was trained with."
+                f"K has {config.NUM_CLASSES} outputs, but the taxonomy has {len(taxonomy.parts)} parts and a "
+                "background. Use the taxonomy K was trained with."
             )
         self.taxonomy, self.batch_size = taxonomy, batch_size
         self.model = MaskRCNN("inference", config, Path(weights).parent)

@@ -90,7 +90,8 @@ def mean_average_precision(truth: COCO, rows: list[dict[str, Any]], kind: str) -
         kind: `bbox` or `segm`.
 
     Returns:
-        `map50` (IoU .5), `map` (mean over IoU .50:.95), `per_part` {part: AP at .5}; parts without ground truth are left out.
+        `map50` (IoU .5), `map` (mean over IoU .50:.95), `per_part` {part: AP at .5}; parts without ground
+        truth are left out.
     """
     names = {category["id"]: category["name"] for category in truth.dataset["categories"]}
     present = sorted({annotation["category_id"] for annotation in truth.dataset["annotations"]})

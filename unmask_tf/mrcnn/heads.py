@@ -24,7 +24,8 @@ def class_and_box_head(rois: Any, image: Any, pyramid: list[Any], config: Config
         pyramid: P2..P5.
 
     Returns:
-        class logits (B, N, classes), probabilities of the same shape, deltas (B, N, classes, 4) in units of BBOX_STD_DEV.
+        class logits (B, N, classes), probabilities of the same shape, deltas (B, N, classes, 4) in units of
+        BBOX_STD_DEV.
     """
     count, classes = rois.shape[1], config.NUM_CLASSES
     x = PyramidROIAlign(config.POOL_SIZE, name="roi_align_classifier")([rois, image, *pyramid])

@@ -73,6 +73,6 @@ def mrcnn_mask_loss(target_masks: Any, target_ids: Any, has_mask: Any, masks: An
 
 
 def weight_decay(weights: Sequence[Any], rate: float) -> Any:
-    """Matterport's regulariser: `rate` times the mean square of each trainable tensor but BN scales and shifts, summed."""
+    """Matterport's regulariser: `rate` times the mean square, over all trainable tensors but BN scales and shifts."""
     decayed = [w for w in weights if w.name not in ("gamma", "beta")]
     return sum((rate * ops.mean(ops.square(w)) for w in decayed), ops.convert_to_tensor(0.0))

@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 import numpy as np
+
 from unmask_tf.errors import InputError
 from unmask_tf.mrcnn import losses
 from unmask_tf.mrcnn.anchors import normalized_anchors
@@ -36,7 +37,7 @@ def _features_and_rpn(image: Any, config: Config) -> tuple[list[Any], Any, Any, 
 
 
 def build_inference_model(config: Config) -> keras.Model:
-    """Image (B, H, W, 3), anchors (B, A, 4) and windows (B, 4) to a dictionary of detections, masks and inner outputs."""
+    """Image (B, H, W, 3), anchors (B, A, 4) and windows (B, 4) to detections, masks and inner outputs, by name."""
     shape = tuple(config.IMAGE_SHAPE) if config.IMAGE_RESIZE_MODE in ("square", "crop") else (None, None, 3)
     image = keras.Input(shape, name="input_image")
     anchors = keras.Input((None, 4), name="input_anchors")
@@ -156,7 +157,8 @@ class MaskRCNN:
         """Detects objects in RGB uint8 images, each (H, W, 3); any batch size.
 
         Returns:
-            Per image: `rois` int32 (D, 4) pixel boxes, `class_ids` int32 (D,), `scores` float32 (D,), `masks` bool (H, W, D).
+            Per image: `rois` int32 (D, 4) pixel boxes, `class_ids` int32 (D,), `scores` float32 (D,), `masks` bool
+            (H, W, D).
         """
         inputs, windows = self._inputs(images)
         out = self.keras_model.predict_on_batch(inputs)

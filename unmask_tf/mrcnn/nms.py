@@ -51,7 +51,7 @@ def _suppress_tensorflow(boxes: Any, scores: Any, k: int, threshold: float, clas
 
 
 def suppress_portable(boxes: Any, scores: Any, k: int, threshold: float, classes: Any) -> tuple[Any, Any]:
-    """The same suppression in keras.ops: K rounds of "take the best, drop its overlaps". Invalid scores are negative."""
+    """The same in keras.ops: K rounds of "take the best, drop its overlaps". Invalid scores are negative."""
     count = ops.shape(boxes)[1]
     positions = ops.arange(count, dtype="int32")[None]
     slots = ops.arange(k, dtype="int32")[None]

@@ -1,7 +1,7 @@
 """ROI align over the feature pyramid: TensorFlow's kernel, and a portable twin made of gathers.
 
-Bilinear sampling follows TensorFlow's `crop_and_resize`: a crop's corner samples lie on the box's corners, and normalised
-coordinate 1 is the last row or column.
+Bilinear sampling follows TensorFlow's `crop_and_resize`: a crop's corner samples lie on the box's corners, and
+normalised coordinate 1 is the last row or column.
 """
 
 from __future__ import annotations

@@ -90,8 +90,8 @@ def expand_masks(gt_boxes: np.ndarray, small: np.ndarray, shape: tuple[int, int]
 class DetectionTargetLayer(layers.Layer):
     """Samples ROIs for the heads and builds their targets.
 
-    Call with proposals (B, N, 4), gt class ids (B, G), normalised gt boxes (B, G, 4), gt masks (B, h, w, G; cut to the boxes
-    when USE_MINI_MASK) and has-mask flags (B, G). Zero rows are padding; negative class ids are crowds.
+    Call with proposals (B, N, 4), gt class ids (B, G), normalised gt boxes (B, G, 4), gt masks (B, h, w, G; cut to the
+    boxes when USE_MINI_MASK) and has-mask flags (B, G). Zero rows are padding; negative class ids are crowds.
 
     Gives, with T = TRAIN_ROIS_PER_IMAGE and P = int(T * ROI_POSITIVE_RATIO):
         rois (B, T, 4) normalised, the P slots for positives first;

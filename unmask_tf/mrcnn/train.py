@@ -48,7 +48,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """One image on the canvas: image uint8 (H, W, 3), class ids (G,), pixel boxes (G, 4), masks (h, w, G), has-mask (G,)."""
+    """One image on the canvas: uint8 (H, W, 3), class ids (G,), pixel boxes (G, 4), masks (h, w, G), has-mask (G,)."""
 
     image: np.ndarray
     class_ids: np.ndarray
@@ -204,21 +204,19 @@ class Trainer:
 
     def fit(self, stages: Sequence[Stage]) -> list[dict[str, Any]]:
         """Runs the stages (their `until` is cumulative, as Matterport's `epochs`); returns one log row per epoch."""
-        graph, log, epoch = self.model.keras_model, self._resume(), 0
-        done = len(log)
+        graph, log, begin = self.model.keras_model, self._resume(), 0
         for number, stage in enumerate(stages):
-            if done >= stage.until:
-                epoch = stage.until
-                continue
-            set_trainable(graph, stage.layers)
-            graph.compile(optimizer=make_optimizer(self.config, stage.learning_rate), jit_compile=False)
-            graph.optimizer.build(graph.trainable_variables)
-            if done > 0 and done >= epoch:
-                self._restore_state(number)
-            for epoch in range(max(epoch, done), stage.until):
-                log.append({"epoch": epoch + 1, "layers": stage.layers, **self._run_epoch(epoch, stages[-1].until)})
-                self._save(log, number)
-            epoch = stage.until
+            if len(log) < stage.until:
+                set_trainable(graph, stage.layers)
+                graph.compile(optimizer=make_optimizer(self.config, stage.learning_rate), jit_compile=False)
+                graph.optimizer.build(graph.trainable_variables)
+                if len(log) >= begin and self.checkpoint.is_file():
+                    self._restore_state(number)
+                while len(log) < stage.until:
+                    row = self._run_epoch(len(log), stages[-1].until)
+                    log.append({"epoch": len(log) + 1, "layers": stage.layers, **row})
+                    self._save(log, number)
+            begin = stage.until
         return log
 
     def _run_epoch(self, epoch: int, last: int) -> dict[str, float]:
@@ -295,9 +293,33 @@ def mirrored_class_ids(taxonomy: Taxonomy) -> dict[int, int]:
 
 SCHEDULES: dict[str, tuple[Stage, ...]] = {
     "mini": (Stage("all", 15, 1e-3), Stage("all", 20, 1e-4)),
-    "photos": (Stage("heads", 4, 1e-3), Stage("heads", 5, 1e-4)),
+    "photos": (Stage("heads", 3, 1e-3), Stage("heads", 4, 1e-4)),
     "paper": (Stage("heads", 20, 1e-3), Stage("4+", 32, 1e-3), Stage("all", 40, 1e-4)),
 }
+
+
+def load_initial_weights(model: MaskRCNN, data_root: Path, weights_folder: Path) -> None:
+    """Where training starts: COCO weights without the heads for a full ResNet (released), ImageNet for MobileNetV2,
+    random for the slim ResNet.
+
+    Raises:
+        InputError: the weights cannot be had.
+    """
+    backbone = model.config.BACKBONE
+    if backbone in ("resnet50", "resnet101"):
+        heads = ("mrcnn_class_logits", "mrcnn_bbox_fc", "mrcnn_bbox", "mrcnn_mask")
+        load_weights(model.keras_model, weights_folder / "mask_rcnn_coco.h5", exclude=heads)
+    elif backbone == "mobilenet_v2":
+        own = data_root / "weights" / "mobilenet_v2_imagenet.weights.h5"
+        try:
+            imagenet = keras.applications.MobileNetV2(weights=str(own) if own.is_file() else "imagenet")
+        except Exception as error:
+            raise InputError(
+                f"MobileNetV2's ImageNet weights cannot be loaded: {error}. Put a Keras weights file at {own}."
+            ) from error
+        source = named_weights(imagenet)
+        for name, variable in named_weights(model.keras_model.get_layer("mobilenet_v2")).items():
+            variable.assign(source[name].value)
 
 
 def train_from_profile(profile: Profile, data_root: Path, weights_out: Path, taxonomy: Taxonomy, workdir: Path) -> None:
@@ -324,6 +346,7 @@ def train_from_profile(profile: Profile, data_root: Path, weights_out: Path, tax
 
         tf.config.experimental.enable_op_determinism()
     model = MaskRCNN("training", config, workdir)
+    load_initial_weights(model, data_root, weights_out.parent)
     log = Trainer(model, splits["train"], splits["val"]).fit(SCHEDULES[name])
     save_weights(model.keras_model, weights_out)
     write_json(weights_out.with_suffix(".log.json"), log)

@@ -77,7 +77,7 @@ def read_weights(path: str | Path) -> dict[str, np.ndarray]:
         )
     try:
         with h5py.File(path, "r") as file:
-            root = file["model_weights"] if "model_weights" in file else file
+            root = file.get("model_weights", file)
             if "layer_names" not in root.attrs:
                 raise InputError(
                     f"{path} is an HDF5 file, but not in Matterport's layout: the attribute 'layer_names' is missing. "

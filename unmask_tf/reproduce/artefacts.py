@@ -235,7 +235,7 @@ def prepare(
             f"the data folder {root} does not exist. Name yours (make DATA=folder, or --data folder); "
             "dataset/README.md says what belongs in it."
         )
-    taxonomy = Taxonomy.from_json(root / "taxonomy.json") if (root / "taxonomy.json").is_file() else UNMASK
+    taxonomy = read_taxonomy(root)
     for class_set in settings.class_sets:
         if limit is not None and limit < len(taxonomy.members(class_set)):
             raise InputError(
@@ -243,6 +243,12 @@ def prepare(
                 "Give at least one image a class."
             )
     return Run(settings, scan(root, identity), taxonomy, folder / settings.name, weights)
+
+
+def read_taxonomy(folder: Path) -> Taxonomy:
+    """The taxonomy.json of a data or results folder; the paper's taxonomy where there is none."""
+    path = folder / "taxonomy.json"
+    return Taxonomy.from_json(path) if path.is_file() else UNMASK
 
 
 def verified_sha256(weights: Path) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from unmask_tf.config import Profile
 from unmask_tf.files import write_json
 from unmask_tf.reproduce.stages import quiet_and_deterministic
-from unmask_tf.taxonomy import UNMASK
+from unmask_tf.taxonomy import Taxonomy
 
 _CLASSES = 3
 _SECONDS = 3.0
@@ -30,12 +30,13 @@ def images_per_second(work: Callable[[], object], images: int, seconds: float = 
     return calls * images / (time.perf_counter() - start)
 
 
-def benchmark(profile: Profile, k_weights: Path, path: Path) -> dict[str, Any]:
+def benchmark(profile: Profile, k_weights: Path, taxonomy: Taxonomy, path: Path) -> dict[str, Any]:
     """Measures a profile's models on random images, and writes and returns the result.
 
     Args:
         profile: names the architectures, image size, attack and K.
         k_weights: K's weights; K is left out where they are missing.
+        taxonomy: K's parts.
         path: the JSON file to write.
 
     Returns:
@@ -61,7 +62,7 @@ def benchmark(profile: Profile, k_weights: Path, path: Path) -> dict[str, Any]:
     if k_weights.is_file():
         from unmask_tf.defense.extract import PartExtractor
 
-        extractor = PartExtractor.from_profile(profile, k_weights, UNMASK)
+        extractor = PartExtractor.from_profile(profile, k_weights, taxonomy)
         seen = iter(range(256))
 
         def extract() -> None:

@@ -15,10 +15,9 @@ from tqdm import tqdm
 from unmask_tf.errors import InputError
 from unmask_tf.files import read_json, sha256, write_json
 from unmask_tf.reproduce import records
-from unmask_tf.reproduce.artefacts import BENIGN, Run, digest, key_of, verified_sha256
+from unmask_tf.reproduce.artefacts import BENIGN, Run, digest, key_of, read_taxonomy, verified_sha256
 from unmask_tf.reproduce.records import DEFENCES, CellKey
 from unmask_tf.reproduce.stages import Progress, Stages
-from unmask_tf.taxonomy import UNMASK, Taxonomy
 
 # What each command runs, in order; later stages read the files of earlier ones.
 COMMANDS: dict[str, tuple[str, ...]] = {
@@ -279,12 +278,6 @@ def _at_work(folder: Path) -> Iterator[None]:
         with suppress(OSError):
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         yield
-
-
-def read_taxonomy(folder: Path) -> Taxonomy:
-    """The taxonomy of a results folder."""
-    path = folder / "taxonomy.json"
-    return Taxonomy.from_json(path) if path.is_file() else UNMASK
 
 
 def rendering_key(folder: Path) -> str:

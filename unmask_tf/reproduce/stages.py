@@ -125,7 +125,8 @@ class Stages:
         wall_s = round(time.perf_counter() - start, 1)
         write_json(history_path, {"key": key, "history": _without_nan(history), "wall_s": wall_s})
         shutil.rmtree(workdir, ignore_errors=True)
-        return f"{len(train)} images, {len(history)} epochs, {wall_s:.0f} s"
+        best = max(history, key=lambda row: row["score"])
+        return f"validation accuracy {best['val_accuracy']:.2f} after {len(history)} epochs, {wall_s:.0f} s"
 
     def attack(
         self, class_set: str, architecture: str, target: str, attack: str, epsilon: float, progress: Progress
@@ -134,6 +135,8 @@ class Stages:
         run, settings = self.run, self.run.profile.attack
         key = run.attacked_key(class_set, architecture, target, attack, epsilon)
         quiet_and_deterministic(settings.seed)
+        from unmask_tf.classifiers.train import predict_logits
+
         start = time.perf_counter()
         test = self._images(class_set, "test")
         clean = test.images.astype(np.float32) / np.float32(255)
@@ -148,8 +151,8 @@ class Stages:
         result = Attacked(
             images_8bit=images_8bit,
             labels=test.labels,
-            prediction_float=_verdicts(model, images),
-            prediction_8bit=_verdicts(model, images_8bit.astype(np.float32) / np.float32(255)),
+            prediction_float=predict_logits(model, images).argmax(axis=1),
+            prediction_8bit=predict_logits(model, images_8bit).argmax(axis=1),
             checks=checks,
             nan_images=nan_images,
             wall_s=round(time.perf_counter() - start, 3),
@@ -274,12 +277,6 @@ class Stages:
         from unmask_tf.defense.extract import PartExtractor
 
         return PartExtractor.from_profile(self.run.profile, self.run.k_weights, self.run.taxonomy)
-
-
-def _verdicts(model: keras.Model, images: np.ndarray) -> np.ndarray:
-    """M's label per image, int64 (N,); images float32 (N, S, S, 3) in [0, 1]."""
-    batches = [images[i : i + _CHUNK] for i in range(0, len(images), _CHUNK)]
-    return np.concatenate([np.asarray(model.predict_on_batch(batch)).argmax(axis=1) for batch in batches])
 
 
 def _versions() -> dict[str, str]:

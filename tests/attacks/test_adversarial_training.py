@@ -1,0 +1,155 @@
+"""Adversarial training on a model of a few hundred weights."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+
+from unmask_tf.attacks import adversarial_training
+from unmask_tf.attacks.adversarial_training import adversarial_train, make_perturb, training_threat
+from unmask_tf.config import AdversarialTrainingConfig, ClassifierConfig
+from unmask_tf.data.class_images import ImageSet
+from unmask_tf.errors import InputError
+
+SIZE = 8
+CLASSIFIER = ClassifierConfig(input_size=SIZE, weights="random", batch_size=8, learning_rate=0.5, seed=3)
+GENTLE = AdversarialTrainingConfig(step=1 / 255, iterations=3, epochs=3, learning_rate=0.1)
+
+
+def small_model(seed=0):
+    keras.utils.set_random_seed(seed)
+    pixels = keras.Input((SIZE, SIZE, 3))
+    x = keras.layers.Conv2D(4, 3, padding="same")(pixels)
+    x = keras.layers.BatchNormalization()(x)
+    x = keras.layers.ReLU()(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    return keras.Model(pixels, keras.layers.Dense(2)(x), name="small")
+
+
+def bright_and_dark(count, seed):
+    """Class 0 is dark, class 1 bright, by 20 levels: far more than the budget of 4."""
+    generator = np.random.default_rng(seed)
+    labels = np.arange(count) % 2
+    images = generator.integers(100, 130, (count, SIZE, SIZE, 3)) + 20 * labels[:, None, None, None]
+    names = tuple(f"{index}.png" for index in range(count))
+    return ImageSet(images=images.astype(np.uint8), labels=labels.astype(np.int64), files=names, classes=("d", "b"))
+
+
+def pixels(image_set):
+    return image_set.images.astype(np.float32) / np.float32(255.0)
+
+
+def test_the_released_settings_are_four_levels_seven_iterations_and_the_unscaled_step():
+    threat = training_threat(AdversarialTrainingConfig())
+    assert (threat.attack, threat.epsilon_255, threat.iterations, threat.step) == ("pgd_linf", 4.0, 7, 2.0)
+    assert threat.random_start
+    assert not threat.keep_best
+
+
+@pytest.mark.parametrize("change", [{"epsilon_255": -4.0}, {"iterations": 0}, {"step": float("nan")}])
+def test_bad_settings_are_refused_before_any_training(change):
+    with pytest.raises(InputError):
+        make_perturb(dataclasses.replace(AdversarialTrainingConfig(), **change))
+
+
+def test_the_released_step_puts_every_value_on_the_edge_of_the_budget():
+    data = bright_and_dark(4, 0)
+    attacked = make_perturb(AdversarialTrainingConfig())(small_model())(pixels(data), data.labels)
+    assert attacked.dtype == np.float32
+    moved = np.abs(attacked.astype(float) - pixels(data))
+    # Not where the gradient is exactly zero: there the random start remains.
+    assert np.mean(np.isclose(moved, 4 / 255, atol=1e-6)) > 0.9
+    assert moved.max() <= 4 / 255 + 3e-8
+
+
+def test_the_attack_raises_the_models_loss():
+    data, model = bright_and_dark(16, 0), small_model()
+    attacked = make_perturb(GENTLE)(model)(pixels(data), data.labels)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    assert float(loss(data.labels, model(attacked))) > float(loss(data.labels, model(pixels(data)))) + 1e-4
+
+
+def test_the_attack_follows_the_weights_of_the_model_in_training():
+    data, model = bright_and_dark(8, 0), small_model()
+    perturb = make_perturb(AdversarialTrainingConfig())(model)
+    before = perturb(pixels(data), data.labels)
+    kernel, bias = model.layers[-1].get_weights()
+    model.layers[-1].set_weights([-kernel, bias])
+    after = perturb(pixels(data), data.labels)
+    fresh = make_perturb(AdversarialTrainingConfig())(model)(pixels(data), data.labels)
+    assert np.array_equal(after, fresh)
+    # The classes have changed places, so each image is now pushed the other way.
+    on_edge = np.isclose(np.abs(before - pixels(data)), 4 / 255, atol=1e-6)
+    np.testing.assert_allclose((after - pixels(data))[on_edge], -(before - pixels(data))[on_edge], atol=1e-6)
+
+
+def test_the_random_start_depends_on_seed_batch_and_weights_alone():
+    data, model = bright_and_dark(8, 0), small_model()
+    no_step = AdversarialTrainingConfig(step=0.0, iterations=1)
+
+    def start(seed=1, part=slice(0, 4)):
+        return make_perturb(no_step, seed=seed)(model)(pixels(data)[part], data.labels[part]) - pixels(data)[part]
+
+    first = start()
+    assert np.array_equal(first, start())
+    assert not np.array_equal(first, start(seed=2))
+    assert not np.allclose(first, start(part=slice(4, 8)), atol=1e-4)
+    kernel, bias = model.layers[-1].get_weights()
+    model.layers[-1].set_weights([kernel, bias + 0.1])
+    assert not np.array_equal(first, start())
+
+
+def test_training_runs_the_configured_attack_and_learns(tmp_path, monkeypatch):
+    threats = []
+    original = adversarial_training.attack
+
+    def watched(module, images, labels, threat, **arguments):
+        threats.append(threat)
+        return original(module, images, labels, threat, **arguments)
+
+    monkeypatch.setattr(adversarial_training, "attack", watched)
+    config = dataclasses.replace(GENTLE, epochs=6)
+    history = adversarial_train(
+        small_model(), bright_and_dark(32, 0), bright_and_dark(16, 1), CLASSIFIER, config, tmp_path
+    )
+    assert len(history) == 6
+    assert history[-1]["loss"] < history[0]["loss"]
+    assert all("val_attacked_accuracy" in record for record in history)
+    assert set(threats) == {training_threat(config)}
+    assert len(threats) == 6 * (4 + 2)  # per epoch 4 training and 2 validation batches
+
+
+def test_an_interrupted_training_resumes_to_bit_equal_weights(tmp_path, monkeypatch):
+    train, val = bright_and_dark(16, 0), bright_and_dark(8, 1)
+
+    def run(workdir):
+        model = small_model()
+        history = adversarial_train(model, train, val, CLASSIFIER, GENTLE, tmp_path / workdir)
+        return history, model.get_weights()
+
+    history, weights = run("whole")
+    calls = []
+    original = adversarial_training.attack
+
+    def failing(*arguments, **keywords):
+        calls.append(None)
+        if len(calls) == 5:  # 2 training batches and 1 validation batch per epoch: in the second epoch
+            raise KeyboardInterrupt
+        return original(*arguments, **keywords)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(adversarial_training, "attack", failing)
+        with pytest.raises(KeyboardInterrupt):
+            run("interrupted")
+    resumed_history, resumed_weights = run("interrupted")
+    assert resumed_history == history
+    assert all(np.array_equal(ours, theirs) for ours, theirs in zip(resumed_weights, weights, strict=True))
+
+
+def test_other_attack_settings_do_not_continue_an_old_checkpoint(tmp_path):
+    train, val = bright_and_dark(8, 0), bright_and_dark(8, 1)
+    first = adversarial_train(small_model(), train, val, CLASSIFIER, dataclasses.replace(GENTLE, epochs=1), tmp_path)
+    stronger = dataclasses.replace(GENTLE, epochs=1, epsilon_255=32.0, step=8 / 255)
+    second = adversarial_train(small_model(), train, val, CLASSIFIER, stronger, tmp_path)
+    assert second[0]["loss"] > first[0]["loss"]

@@ -1,0 +1,262 @@
+"""Training of M (Section IV-A): SGD on cross-entropy, the epoch with the best validation accuracy is kept.
+
+A training is a pure function of the initial weights, the images and the settings: every random choice is drawn from
+(seed, epoch, batch), and a run that is killed goes on from its last epoch to bit-identical weights.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from tqdm import tqdm
+
+from unmask_tf.classifiers.checkpoint import TrainingState, assign, fingerprint, read_checkpoint, write_checkpoint
+from unmask_tf.config import ClassifierConfig
+from unmask_tf.data.class_images import ImageSet
+from unmask_tf.errors import InputError
+
+Perturbation = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""(images float32 (N, S, S, 3) in [0, 1], labels int64 (N,)) -> attacked images, same shape and range."""
+
+_SHUFFLE, _FLIP = 0, 1  # so that the two kinds of random choice never share a stream
+
+
+@keras.saving.register_keras_serializable(package="unmask_tf")
+class CoupledSGD(keras.optimizers.SGD):
+    """SGD as PyTorch has it: g += decay * w; v = momentum * v + g; w -= rate * v.
+
+    Keras' own `weight_decay` shrinks the weights beside the momentum (decoupled), and its velocity holds the learning
+    rate of the step it came from. The decay takes in all trainable weights, biases and normalisation included, as in
+    the released code.
+    """
+
+    def __init__(self, learning_rate: float, momentum: float, l2: float, **arguments: Any) -> None:
+        super().__init__(learning_rate=learning_rate, momentum=momentum, **arguments)
+        self.l2 = l2
+
+    def update_step(self, gradient, variable, learning_rate):
+        ops = keras.ops
+        gradient = ops.cast(gradient, variable.dtype) + self.l2 * ops.convert_to_tensor(variable)
+        if self.momentum:
+            velocity = self.momentums[self._get_variable_index(variable)]
+            gradient = self.momentum * ops.convert_to_tensor(velocity) + gradient
+            self.assign(velocity, gradient)
+        self.assign_sub(variable, ops.cast(learning_rate, variable.dtype) * gradient)
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        return {name: config[name] for name in ("name", "learning_rate", "momentum")} | {"l2": self.l2}
+
+
+def train_classifier(
+    model: keras.Model,
+    train: ImageSet,
+    val: ImageSet,
+    config: ClassifierConfig,
+    workdir: Path,
+    *,
+    perturb: Callable[[keras.Model], Perturbation] | None = None,
+    epochs: int | None = None,
+    learning_rate: float | None = None,
+    schedule: str = "constant",
+    describe: str = "",
+) -> list[dict[str, Any]]:
+    """Trains `model` in place and leaves it with the weights of its best epoch.
+
+    The images of an epoch come in a seeded permutation, each mirrored with probability one half. Batches all have the
+    same size, so that the step compiles once: the last one is filled up with the epoch's first images.
+
+    Args:
+        model: from float32 (N, S, S, 3) pixels in [0, 1] to logits; its present weights are the initial ones.
+        train, val: uint8 images of the model's size.
+        config: settings; `input_size` and `weights` are build_classifier's and not read here. With
+            `freeze_batch_norm` the normalisations are made untrainable, and stay so.
+        workdir: folder of the checkpoint, which is written after every epoch. A call with the same model, images and
+            settings goes on from it; after the last epoch it may be deleted.
+        perturb: for adversarial training (Equation 4). `perturb(model)` is called once and gives the function that
+            attacks each training batch and the validation images; that function must attack the model's weights at the
+            time of the call and be deterministic. The score of an epoch is then the mean of benign and attacked
+            validation accuracy, without `perturb` the benign accuracy.
+        epochs, learning_rate: instead of the config's.
+        schedule: `constant` (as released) or `cosine` (to zero over all steps).
+        describe: distinguishes trainings that differ in `perturb`; its first words stand in the progress bar.
+
+    Returns:
+        One record per epoch: `epoch` (from 1), `loss` (mean over the batches), `val_accuracy`, with `perturb` also
+        `val_attacked_accuracy`, and `score`. Ties of the score go to the earlier epoch.
+
+    Raises:
+        InputError: settings, images and model do not fit each other, or the loss is not finite.
+    """
+    epochs = config.epochs if epochs is None else epochs
+    rate = config.learning_rate if learning_rate is None else learning_rate
+    _check(model, train, val, config, epochs, rate, schedule)
+    workdir = Path(workdir)
+    _make_deterministic(config.seed)
+    settings = {
+        "config": asdict(config),
+        "epochs": epochs,
+        "learning_rate": rate,
+        "schedule": schedule,
+        "describe": describe,
+        "attacked": perturb is not None,
+        "backend": keras.backend.backend(),
+    }
+    weights = [np.asarray(value) for value in model.get_weights()]
+    training = fingerprint(settings, train.images, train.labels, val.images, val.labels, *weights)
+
+    if config.freeze_batch_norm:
+        _freeze_batch_norm(model)
+    optimizer = CoupledSGD(rate, config.momentum, config.weight_decay)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(optimizer=optimizer, loss=loss, jit_compile="auto")
+    optimizer.build(model.trainable_variables)
+    state = read_checkpoint(workdir, training)
+    history: list[dict[str, Any]] = []
+    best: list[np.ndarray] = []
+    best_score = -math.inf
+    if state is not None:
+        history, best, best_score = state.history, state.best, state.best_score
+        assign(model.variables, state.model)
+        assign(optimizer.variables, state.optimizer)
+
+    attack = perturb(model) if perturb is not None and len(history) < epochs else None
+    steps = _steps(len(train), config.batch_size)
+    label = " ".join([model.name, *describe.split("{")[0].split()])
+    with tqdm(total=epochs * steps, initial=len(history) * steps, desc=label, unit="batch", mininterval=1.0) as bar:
+        for epoch in range(len(history), epochs):
+            losses = []
+            for batch, (images, labels) in enumerate(_batches(train, config.batch_size, config.seed, epoch)):
+                if schedule == "cosine":
+                    done = (epoch * steps + batch) / (epochs * steps)
+                    optimizer.learning_rate = rate * 0.5 * (1.0 + math.cos(math.pi * done))
+                if attack is not None:
+                    images = np.asarray(attack(images, labels), np.float32)
+                losses.append(_step(model, images, labels, f"epoch {epoch + 1}, batch {batch + 1}"))
+                bar.set_postfix(loss=f"{np.mean(losses):.3f}", refresh=False)
+                bar.update()
+            record = {"epoch": epoch + 1, "loss": float(np.mean(losses)), **_validate(model, val, config, attack)}
+            history.append(record)
+            present = [np.array(keras.ops.convert_to_numpy(value)) for value in model.variables]
+            if record["score"] > best_score:
+                best, best_score = present, record["score"]
+            values = [np.array(keras.ops.convert_to_numpy(value)) for value in optimizer.variables]
+            write_checkpoint(workdir, TrainingState(history, present, values, best, best_score), training)
+            bar.set_postfix(loss=f"{record['loss']:.3f}", val=f"{record['score']:.3f}")
+    assign(model.variables, best)
+    return history
+
+
+def predict_logits(model: keras.Model, images: np.ndarray, batch_size: int = 32) -> np.ndarray:
+    """Logits of M in inference mode.
+
+    Args:
+        model: from pixels in [0, 1] to logits.
+        images: uint8 (N, S, S, 3), or float32 in [0, 1].
+        batch_size: images at a time; the last batch is filled up, so that the model compiles once.
+
+    Returns:
+        float32 (N, classes).
+    """
+    logits = []
+    for start in range(0, len(images), batch_size):
+        batch = as_pixels(images[start : start + batch_size])
+        missing = min(batch_size, len(images)) - len(batch)
+        padded = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)]) if missing else batch
+        logits.append(np.asarray(model.predict_on_batch(padded))[: len(batch)])
+    return np.concatenate(logits) if logits else np.zeros((0, model.output_shape[-1]), np.float32)
+
+
+def accuracy(model: keras.Model, images: np.ndarray, labels: np.ndarray, batch_size: int = 32) -> float:
+    """Share of images whose largest logit is the label's; arguments as `predict_logits`, labels integer (N,)."""
+    return float(np.mean(predict_logits(model, images, batch_size).argmax(axis=1) == labels))
+
+
+def as_pixels(images: np.ndarray) -> np.ndarray:
+    """uint8 images as float32 in [0, 1]; float images only change their type."""
+    return images.astype(np.float32) / np.float32(255.0) if images.dtype == np.uint8 else images.astype(np.float32)
+
+
+def _step(model: keras.Model, images: np.ndarray, labels: np.ndarray, where: str) -> float:
+    model.reset_metrics()  # else some Keras releases return the mean since compilation
+    loss = float(model.train_on_batch(images, labels))
+    if not math.isfinite(loss):
+        raise InputError(
+            f"the loss of {model.name} is {loss} at {where}. Lower the learning rate (received "
+            f"{float(model.optimizer.learning_rate):g}), or check the initial weights."
+        )
+    return loss
+
+
+def _steps(images: int, batch_size: int) -> int:
+    return math.ceil(images / min(batch_size, images))
+
+
+def _batches(train: ImageSet, batch_size: int, seed: int, epoch: int):
+    """Yields (images float32, labels) of one epoch; see `train_classifier`."""
+    count = len(train)
+    batch_size = min(batch_size, count)
+    order = np.random.default_rng((seed, epoch, _SHUFFLE)).permutation(count)
+    order = np.concatenate([order, order[: _steps(count, batch_size) * batch_size - count]])
+    for batch, start in enumerate(range(0, len(order), batch_size)):
+        chosen = order[start : start + batch_size]
+        images = as_pixels(train.images[chosen])
+        mirrored = np.random.default_rng((seed, epoch, _FLIP, batch)).random(batch_size) < 0.5
+        images[mirrored] = images[mirrored, :, ::-1]
+        yield images, train.labels[chosen]
+
+
+def _validate(model, val: ImageSet, config: ClassifierConfig, attack: Perturbation | None) -> dict[str, float]:
+    benign = accuracy(model, val.images, val.labels, config.batch_size)
+    if attack is None:
+        return {"val_accuracy": benign, "score": benign}
+    attacked = [
+        attack(as_pixels(val.images[start : start + config.batch_size]), val.labels[start : start + config.batch_size])
+        for start in range(0, len(val), config.batch_size)
+    ]
+    robust = accuracy(model, np.concatenate(attacked), val.labels, config.batch_size)
+    return {"val_accuracy": benign, "val_attacked_accuracy": robust, "score": (benign + robust) / 2.0}
+
+
+def _freeze_batch_norm(model: keras.Model) -> None:
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = False
+        elif isinstance(layer, keras.Model):
+            _freeze_batch_norm(layer)
+
+
+def _make_deterministic(seed: int) -> None:
+    keras.utils.set_random_seed(seed)
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
+
+
+def _check(model, train: ImageSet, val: ImageSet, config: ClassifierConfig, epochs: int, rate: float, schedule: str):
+    if epochs < 1 or config.batch_size < 1:
+        raise InputError(f"epochs ({epochs}) and batch_size ({config.batch_size}) must be at least 1.")
+    if not (math.isfinite(rate) and rate > 0):
+        raise InputError(f"the learning rate must be a positive number, received {rate}.")
+    if schedule not in ("constant", "cosine"):
+        raise InputError(f"unknown learning-rate schedule '{schedule}'. Choose 'constant' or 'cosine'.")
+    for name, images in (("training", train), ("validation", val)):
+        if len(images) == 0:
+            raise InputError(f"there are no {name} images. Check the data folder.")
+        if images.images.shape[1:] != tuple(model.input_shape[1:]):
+            raise InputError(
+                f"the {name} images are {images.images.shape[1:]}, but {model.name} expects "
+                f"{tuple(model.input_shape[1:])}. Load them with the model's input_size."
+            )
+        if len(images.classes) != model.output_shape[-1]:
+            raise InputError(
+                f"the {name} images have {len(images.classes)} classes ({', '.join(images.classes)}), but {model.name} "
+                f"has {model.output_shape[-1]} outputs. Build the model for as many classes."
+            )
