@@ -103,9 +103,9 @@ report: evaluate ## tables, figures and the summary beside the paper's numbers
 compare: setup ## compare this run's records with the committed reference
 	$(UNMASK) compare $(RUN)
 
-notebooks: tables ## execute the notebooks; copies with outputs go to results/PROFILE/notebooks
+notebooks: setup ## execute the notebooks; copies with outputs go to results/PROFILE/notebooks
 	@mkdir -p 'results/$(PROFILE)/notebooks'
-	UNMASK_PROFILE='$(PROFILE)' $(VENV)/bin/jupyter-execute \
+	UNMASK_PROFILE='$(PROFILE)' UNMASK_DATA='$(DATA)' UNMASK_K_WEIGHTS='$(K_WEIGHTS)' $(VENV)/bin/jupyter-execute \
 		--output='../results/$(PROFILE)/notebooks/{notebook_name}' notebooks/*.ipynb
 
 bench: setup ## time K, M and the attacks on this machine

@@ -2,7 +2,6 @@
 
 import ast
 import importlib
-import json
 import re
 from pathlib import Path
 
@@ -101,7 +100,7 @@ def test_the_parameters_are_plain_assignments(path):
 
 
 def random_k(path):
-    """Weights of K that see a wheel and a nose nearly everywhere: the heads' biases decide."""
+    """Random weights of K with a bias for one part, so that there are detections to draw and to align."""
     import keras
 
     from unmask_tf.mrcnn.config import preset
@@ -112,7 +111,7 @@ def random_k(path):
     keras.utils.set_random_seed(0)
     k = MaskRCNN("inference", preset("mini"), path.parent).keras_model
     (layer,) = [layer for layer in k._flatten_layers() if layer.name == "mrcnn_class_logits"]
-    bias = np.zeros(45, np.float32)
+    bias = np.zeros(len(PARTS) + 1, np.float32)
     bias[PARTS.index("wheel") + 1] = 9.0
     layer.set_weights([layer.get_weights()[0], bias])
     save_weights(k, path)
@@ -127,17 +126,29 @@ def some_records(folder):
         records.write(Record(key=key, config_hash="x", n=4, correct=correct, checks=checks, **scored), folder)
 
 
+TINY = {
+    "PROFILE": "mini",
+    "ARCHITECTURE": "mobilenet_v2",
+    "N_IMAGES": 3,
+    "N_SHOWN": 2,
+    "ITERATIONS": 2,
+    "TRAIN_IMAGES": 6,
+}
+
+
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory):
     """A tiny embedded dataset and weights of K."""
     root = tmp_path_factory.mktemp("notebook")
-    build_dataset(root / "data", SyntheticConfig(parts_images=(0, 0, 2), class_images=(4, 1, 1)))
+    build_dataset(root / "data", SyntheticConfig(parts_images=(1, 1, 2), class_images=(4, 1, 1)))
     random_k(root / "k.weights.h5")
     return root
 
 
-def execute(folder, monkeypatch, **parameters):
-    """The executed notebook, with these parameters instead of its own."""
+def execute(folder, results, monkeypatch):
+    """The executed notebook at tiny parameters, run in `folder`, with the data and K of `folder`."""
+    paths = {"DATA": folder / "data", "K_WEIGHTS": folder / "k.weights.h5", "RESULTS": results}
+    parameters = TINY | {name: str(path) for name, path in paths.items()}
     notebook = nbformat.read(WHOLE_PATH, as_version=4)
     position, names = parameters_cell(notebook)
     assert set(parameters) <= names
@@ -165,21 +176,10 @@ def printed(notebook):
     return "".join(output.text for output in streams if output.name == "stdout")
 
 
-TINY = {
-    "PROFILE": "mini",
-    "ARCHITECTURE": "mobilenet_v2",
-    "N_IMAGES": 3,
-    "N_SHOWN": 2,
-    "ITERATIONS": 2,
-    "TRAIN_IMAGES": 6,
-}
-
-
 def test_the_whole_path_runs_from_any_folder(workplace, monkeypatch):
     some_records(workplace / "results" / "mini" / "records")
-    folders = {"DATA": workplace / "data", "K_WEIGHTS": workplace / "k.weights.h5", "RESULTS": workplace / "results"}
     before = sorted(path.relative_to(workplace) for path in workplace.rglob("*"))
-    notebook = execute(workplace, monkeypatch, **TINY, **{name: str(path) for name, path in folders.items()})
+    notebook = execute(workplace, workplace / "results", monkeypatch)
     # V, parts, texture, K, two attacks, K on attacked images, ROC.
     assert len(outputs(notebook, "image/png")) == 8
     text = printed(notebook)
@@ -190,4 +190,18 @@ def test_the_whole_path_runs_from_any_folder(workplace, monkeypatch):
     results = "\n".join(outputs(notebook, "text/markdown"))
     assert "MIA-L∞ ε=8" in results and "0.75" in results
     assert sorted(path.relative_to(workplace) for path in workplace.rglob("*")) == before, "it writes nothing"
-    assert json.loads(nbformat.writes(notebook))
+
+
+@pytest.mark.slow
+def test_a_trained_m_is_loaded_and_missing_records_are_told(workplace, tmp_path, monkeypatch):
+    from unmask_tf.classifiers.build import build_classifier, save_classifier
+
+    classes = ("car", "person", "train")
+    path = tmp_path / "mini" / "models" / "cs3a" / "mobilenet_v2_none.weights.h5"
+    path.parent.mkdir(parents=True)
+    model = build_classifier("mobilenet_v2", 3, input_size=64, weights="random")
+    save_classifier(model, path, {"architecture": "mobilenet_v2", "classes": classes, "input_size": 64})
+    notebook = execute(workplace, tmp_path, monkeypatch)
+    assert "mobilenet_v2_none.weights.h5: " in printed(notebook)
+    assert "There are no records yet: make reproduce PROFILE=mini" in printed(notebook)
+    assert len(outputs(notebook, "image/png")) == 7

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from unmask_tf.attacks.pixels import project, to_8bit
+from unmask_tf.attacks.pixels import project
 from unmask_tf.attacks.threat_models import threat_model
+from unmask_tf.data.pixels import to_8bit
 from unmask_tf.errors import InputError
 
 LEVELS = np.arange(256)

@@ -30,7 +30,14 @@ def random_pixels(count=2, size=32, seed=0):
 def randomise(model, seed=0):
     """Gives every variable a value of its own, so that a missing or swapped one shows."""
     rng = np.random.default_rng(seed)
-    model.set_weights([rng.uniform(0.05, 0.1, value.shape) for value in model.get_weights()])
+    model.set_weights(
+        [
+            rng.normal(0.0, np.prod(value.shape[:-1]) ** -0.5, value.shape)
+            if value.ndim > 1
+            else rng.uniform(0.5, 1.5, value.shape)
+            for value in model.get_weights()
+        ]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +126,7 @@ def test_backbone_weights_of_every_file_layout_are_transferred(with_top, tmp_pat
     classifier = build_classifier("mobilenet_v2", 3, input_size=32, weights=str(path))
     pixels = random_pixels()
     expected = keras.ops.convert_to_numpy(notop(2.0 * pixels - 1.0, training=False))
+    assert expected.std() > 0.1
     np.testing.assert_allclose(_features(classifier, pixels), expected, rtol=1e-5)
 
 

@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from unmask_tf.defense.unmask import UnMask, Verdict, to_8bit
+from unmask_tf.data.pixels import to_8bit
+from unmask_tf.defense.unmask import UnMask, Verdict
 from unmask_tf.errors import InputError
 from unmask_tf.taxonomy import UNMASK, Taxonomy
 

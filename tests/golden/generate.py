@@ -11,106 +11,29 @@ The `golden` target of a Makefile is the last line. To ask the real package whet
     .golden/bin/python tests/golden/generate.py --verify weights.h5 --backbone resnet50
 
 PyPI's mrcnn 0.2 and the 2.1 that UnMask shipped differ in one call: 2.1 resizes without anti-aliasing on every
-scikit-image. `_use_release_resize` restores that.
+scikit-image. `reference.use_release_resize` restores that.
 
 Files: golden.json (versions, cases, scalars), weights_layout.json (names and shapes in a weights file), *.npz.
 """
 
 import argparse
-import functools
 import json
 import os
 import platform
 import sys
-import tempfile
-import warnings
-import zlib
 
-warnings.simplefilter("ignore")
-os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-
+import generate_layout
+import generate_training as training
 import h5py
 import keras
-import mrcnn.config
 import mrcnn.model
 import mrcnn.utils
 import numpy as np
 import scipy
-import skimage.transform
+import skimage
 import tensorflow as tf
-
-HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path.insert(0, HERE)
-import generate_training as training
 import weights
-
-K = keras.backend
-
-
-class Config(mrcnn.config.Config):
-    """Small images, small anchors, 45 classes."""
-
-    NAME = "golden"
-    BACKBONE = "resnet50"
-    NUM_CLASSES = 45
-    IMAGES_PER_GPU = 1
-    IMAGE_MIN_DIM = 128
-    IMAGE_MAX_DIM = 128
-    RPN_ANCHOR_SCALES = (8, 16, 32, 64, 128)
-    POST_NMS_ROIS_INFERENCE = 200
-    DETECTION_MIN_CONFIDENCE = 0
-
-
-class Pad64Config(Config):
-    """Rectangular input, and a score threshold."""
-
-    IMAGE_RESIZE_MODE = "pad64"
-    DETECTION_MIN_CONFIDENCE = 0.5
-
-
-def _use_release_resize():
-    skimage.transform.resize = functools.partial(skimage.transform.resize, anti_aliasing=False)
-
-
-def _start_session():
-    K.clear_session()
-    options = tf.compat.v1.ConfigProto(intra_op_parallelism_threads=1, inter_op_parallelism_threads=1)
-    K.set_session(tf.compat.v1.Session(config=options))
-
-
-def leaf_layers(model):
-    """Layers with weights in file order; a nested model (rpn_model) yields its own."""
-    for layer in model.layers:
-        if isinstance(layer, keras.models.Model):
-            for inner in leaf_layers(layer):
-                yield inner
-        elif layer.weights:
-            yield layer
-
-
-def seeded_weights(model):
-    """List of (variable, seeded array)."""
-    pairs = []
-    for layer in leaf_layers(model):
-        for variable in layer.weights:
-            name = variable.name.split("/")[-1].split(":")[0]
-            pairs.append((variable, weights.weight(layer.name, name, K.int_shape(variable))))
-    return pairs
-
-
-def build(mode, config, seeded=True):
-    """The real MaskRCNN in a fresh session."""
-    _start_session()
-    model = mrcnn.model.MaskRCNN(mode, config, tempfile.mkdtemp())
-    if seeded:
-        K.batch_set_value(seeded_weights(model.keras_model))
-    return model
-
-
-def save(name, arrays):
-    np.savez_compressed(os.path.join(HERE, name + ".npz"), **arrays)
-
+from reference import HERE, Config, K, Pad64Config, build, save, start_session, use_release_resize
 
 # ---------------------------------------------------------------------------------------------------- images, anchors
 
@@ -150,15 +73,16 @@ def images():
         holder.config = config
         molded, meta, _ = holder.mold_inputs([image])
         step = 100 if resized.shape[0] > 256 else 4
-        arrays["resized_%d" % number] = resized[::step]
-        arrays["molded_%d" % number] = molded[0, 60:70:3].astype(np.float32)
-        arrays["meta_%d" % number] = meta[0]
+        first = window[0] % step  # so that the image's top row, where the border fades, is among the stored ones
+        arrays[f"resized_{number}"] = resized[first::step]
+        arrays[f"molded_{number}"] = molded[0, 60:70:3].astype(np.float32)
+        arrays[f"meta_{number}"] = meta[0]
         cases.append(
             dict(
                 seed=seed, height=height, width=width, low=low, high=230, mode=mode, min_dim=min_dim, max_dim=max_dim,
                 min_scale=min_scale, window=[int(v) for v in window], scale=float(scale),
                 padding=[list(map(int, pair)) for pair in padding], shape=list(resized.shape),
-                row_step=step, crc32=zlib.crc32(np.ascontiguousarray(resized).tobytes()),
+                first_row=first, row_step=step,
             )
         )  # fmt: skip
     save("images", arrays)
@@ -180,7 +104,7 @@ def anchors():
         )
         normalised = mrcnn.utils.norm_boxes(raw, shape[:2])
         number = len(cases)
-        arrays["raw_%d" % number], arrays["normalised_%d" % number] = raw[::7], normalised[::7]
+        arrays[f"raw_{number}"], arrays[f"normalised_{number}"] = raw[::7], normalised[::7]
         cases.append(
             dict(
                 scales=scales, shape=shape, anchor_stride=stride, backbone_shapes=shapes.tolist(), count=len(raw),
@@ -206,7 +130,7 @@ def anchors():
 
 def roi_align():
     """PyramidROIAlign on small random maps; the meta says 1024 x 1024 so that all four levels are used."""
-    _start_session()
+    start_session()
     generator = np.random.RandomState(50)
     maps = [generator.standard_normal((1, side, side, 4)).astype(np.float32) for side in (32, 16, 8, 4)]
     boxes = (training.random_boxes(generator, 20, 1000, 1000) / np.float32(1000)).astype(np.float32)
@@ -216,12 +140,12 @@ def roi_align():
     boxes = np.concatenate([boxes, nested, odd])[None]
     meta = np.zeros((1, 12 + 45), np.float32)
     meta[0, 4:7] = 1024, 1024, 3
-    inputs = [K.placeholder(shape=(1,) + a.shape[1:]) for a in [boxes, meta] + maps]
+    inputs = [K.placeholder(shape=(1, *a.shape[1:])) for a in [boxes, meta, *maps]]
     outputs = [mrcnn.model.PyramidROIAlign([size, size])(inputs) for size in (7, 14)]
-    seven, fourteen = K.function(inputs, outputs)([boxes, meta] + maps)
+    seven, fourteen = K.function(inputs, outputs)([boxes, meta, *maps])
     arrays = dict(boxes=boxes, pooled_7=seven, pooled_14=fourteen[:, ::4])
     for level in range(4):
-        arrays["map_%d" % (level + 2)] = maps[level]
+        arrays[f"map_{level + 2}"] = maps[level]
     save("roi_align", arrays)
 
 
@@ -279,95 +203,10 @@ def network(name, config_class, seed, height, width, full):
     )  # fmt: skip
 
 
-# ------------------------------------------------------------------------------------------------------- weights files
-
-
-def _describe(path):
-    """Every attribute and dataset of a weights file, in the file's own order."""
-    with h5py.File(path, "r") as handle:
-        text = [name.decode() for name in handle.attrs["layer_names"]]
-        groups = []
-        for layer in text:
-            names = [name.decode() for name in handle[layer].attrs["weight_names"]]
-            if names:
-                groups.append([layer, [[name, list(handle[layer][name].shape)] for name in names]])
-        kind = {key: str(np.asarray(value).dtype) for key, value in handle.attrs.items()}
-        return dict(
-            backend=handle.attrs["backend"].decode(),
-            keras_version=handle.attrs["keras_version"].decode(),
-            attribute_dtypes=kind,
-            weight_names_dtype=str(handle["conv1"].attrs["weight_names"].dtype),
-            layer_names=text,
-            groups=groups,
-            dtype=str(handle["conv1"]["conv1/kernel:0"].dtype),
-            rpn_paths=sorted(_datasets(handle["rpn_model"])),
-        )
-
-
-def _datasets(group):
-    found = []
-    group.visititems(lambda name, item: found.append(name) if isinstance(item, h5py.Dataset) else None)
-    return found
-
-
-def layout():
-    """Names and shapes in the package's own weights files, both backbones and both modes."""
-    result = {}
-    for backbone in ("resnet50", "resnet101"):
-        for mode in ("inference", "training"):
-            config = Config()
-            config.BACKBONE = backbone
-            model = build(mode, config, seeded=False)
-            path = os.path.join(tempfile.mkdtemp(), "weights.h5")
-            model.keras_model.save_weights(path)
-            described = _describe(path)
-            os.remove(path)
-            if mode == "inference":
-                result[backbone] = described
-            else:
-                if sorted(described["groups"]) != sorted(result[backbone]["groups"]):
-                    raise RuntimeError("training and inference weights files differ")
-                result[backbone]["training_layer_names"] = described["layer_names"]
-    with open(os.path.join(HERE, "weights_layout.json"), "w") as handle:
-        json.dump(result, handle, separators=(",", ":"), sort_keys=True)
-        handle.write("\n")
-
-
-def write_seeded(path, described):
-    """A weights file of the described layout, written with h5py alone."""
-    with h5py.File(path, "w") as handle:
-        handle.attrs["backend"] = described["backend"].encode()
-        handle.attrs["keras_version"] = described["keras_version"].encode()
-        layers = [layer for layer, _ in described["groups"]]
-        handle.attrs["layer_names"] = np.array([layer.encode() for layer in layers])
-        for layer, entries in described["groups"]:
-            group = handle.create_group(layer)
-            group.attrs["weight_names"] = np.array([name.encode() for name, _ in entries])
-            for name, shape in entries:
-                owner, kind = name.split(":")[0].split("/")
-                group.create_dataset(name, data=weights.weight(owner, kind, shape))
-
-
-def verify(path, backbone, seeded=True):
-    """Loads a weights file by name into the real package.
-
-    Returns:
-        Names of the variables that kept their initial value or (if `seeded`) differ from the seeded array.
-    """
-    config = Config()
-    config.BACKBONE = backbone
-    model = build("inference", config, seeded=False)
-    pairs = seeded_weights(model.keras_model)
-    K.batch_set_value([(variable, np.full_like(value, 7.0)) for variable, value in pairs])
-    model.load_weights(path, by_name=True)
-    loaded = K.batch_get_value([variable for variable, _ in pairs])
-    wrong = []
-    for number in range(len(pairs)):
-        variable, expected = pairs[number]
-        same = np.array_equal(loaded[number], expected) if seeded else not np.all(loaded[number] == 7.0)
-        if not same:
-            wrong.append(variable.name)
-    return wrong
+def _saved(name, written):
+    arrays, described = written
+    save(name, arrays)
+    return described
 
 
 def main():
@@ -375,33 +214,41 @@ def main():
     parser.add_argument("--verify", metavar="FILE.h5", help="load this weights file into the real package and stop")
     parser.add_argument("--backbone", default="resnet50", choices=["resnet50", "resnet101"])
     parser.add_argument("--seeded", action="store_true", help="with --verify: values must be those of weights.py")
+    parser.add_argument("--only", metavar="PART", help="regenerate one key of golden.json and its npz file")
     arguments = parser.parse_args()
-    _use_release_resize()
+    use_release_resize()
     if arguments.verify:
-        wrong = verify(arguments.verify, arguments.backbone, arguments.seeded)
+        wrong = generate_layout.verify(arguments.verify, arguments.backbone, arguments.seeded)
         print("not loaded as expected: " + ", ".join(wrong) if wrong else "every weight was loaded")
         return 1 if wrong else 0
 
-    golden = {
-        "versions": {
-            "python": platform.python_version(), "tensorflow": tf.__version__, "keras": keras.__version__,
-            "mrcnn": "0.2", "numpy": np.__version__, "scipy": scipy.__version__, "skimage": skimage.__version__,
-            "h5py": h5py.__version__,
-        },
-        "mean_pixel": Config.MEAN_PIXEL.tolist(),
-        "images": images(),
-        "anchors": anchors(),
+    golden = {}
+    if arguments.only:
+        with open(os.path.join(HERE, "golden.json")) as handle:
+            golden = json.load(handle)
+    else:
+        generate_layout.layout()
+        golden["layout_read_back"] = generate_layout.layout_is_readable()
+        roi_align()
+    golden["versions"] = {
+        "python": platform.python_version(), "tensorflow": tf.__version__, "keras": keras.__version__, "mrcnn": "0.2",
+        "numpy": np.__version__, "scipy": scipy.__version__, "skimage": skimage.__version__, "h5py": h5py.__version__,
     }  # fmt: skip
-    roi_align()
-    layout()
-    with open(os.path.join(HERE, "weights_layout.json")) as handle:
-        described = json.load(handle)["resnet50"]
-    path = os.path.join(tempfile.mkdtemp(), "seeded.h5")
-    write_seeded(path, described)
-    golden["layout_read_back"] = not verify(path, "resnet50")
-    os.remove(path)
-    golden["network"] = [network(*case) for case in NETWORK_CASES]
-    golden.update(training.write_all(Config, build, save, _start_session))
+    golden["mean_pixel"] = Config.MEAN_PIXEL.tolist()
+    parts = {
+        "images": images,
+        "anchors": anchors,
+        "network": lambda: [network(*case) for case in NETWORK_CASES],
+        "masks": lambda: _saved("masks", training.masks()),
+        "rpn_targets": lambda: _saved("rpn_targets", training.rpn_targets()),
+        "detection_targets": lambda: _saved("detection_targets", training.detection_targets()),
+        "losses": lambda: _saved("losses", training.losses()),
+        "ground_truth": lambda: _saved("ground_truth", training.ground_truth()),
+        "train_steps": lambda: _saved("train_steps", training.train_steps()),
+        "optimiser": training.optimiser,
+    }
+    for name in [arguments.only] if arguments.only else sorted(parts):
+        golden[name] = parts[name]()
     with open(os.path.join(HERE, "golden.json"), "w") as handle:
         json.dump(golden, handle, indent=1, sort_keys=True)
         handle.write("\n")

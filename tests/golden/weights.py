@@ -1,4 +1,4 @@
-"""Seeded weights and pictures, the same array for the same name on every Python and numpy: golden files hold no weights.
+"""Seeded weights and pictures: the same name gives the same array everywhere, so golden files hold no weights.
 
 Runs on CPython 3.7 (the reference environment) and on the project's own Python. numpy only.
 """
@@ -55,7 +55,7 @@ def weight(layer, name, shape):
     elif name == "moving_variance":
         values = 1.0 + 0.2 * np.tanh(noise)
     else:
-        raise ValueError("unknown weight name '%s' of layer '%s'" % (name, layer))
+        raise ValueError(f"unknown weight name '{name}' of layer '{layer}'")
     return values.astype(np.float32)
 
 

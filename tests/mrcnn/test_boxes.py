@@ -9,6 +9,8 @@ from keras import ops
 
 from unmask_tf.mrcnn import boxes
 
+steady = settings(deadline=None, derandomize=True)
+
 
 @st.composite
 def pixel_boxes(draw, count=None, side=40):
@@ -40,6 +42,7 @@ def test_denormalizing_rounds_to_whole_pixels():
     assert result.dtype == np.int32
 
 
+@steady
 @given(pixel_boxes(side=2000), st.integers(2, 2000), st.integers(2, 2000))
 def test_denormalizing_undoes_normalizing(pixel, height, width):
     assert boxes.denormalize(boxes.normalize(pixel, (height, width)), (height, width)).tolist() == pixel.tolist()
@@ -70,12 +73,14 @@ def test_iou_of_two_empty_boxes_is_zero_not_nan():
     assert boxes.iou_matrix(np.zeros((2, 4)), np.zeros((1, 4))).tolist() == [[0], [0]]
 
 
+@steady
 @given(pixel_boxes(), pixel_boxes())
 def test_iou_counts_common_pixels_over_all_pixels(first, second):
     expected = [[len(pixels(a) & pixels(b)) / len(pixels(a) | pixels(b)) for b in second] for a in first]
     np.testing.assert_allclose(boxes.iou_matrix(first, second), expected)
 
 
+@steady
 @given(pixel_boxes(), pixel_boxes())
 def test_iou_is_symmetric_within_0_and_1_and_1_for_the_box_itself(first, second):
     iou = boxes.iou_matrix(first, second)
@@ -92,12 +97,14 @@ def test_deltas_are_the_shift_over_the_size_and_the_log_of_the_growth():
     np.testing.assert_allclose(boxes.decode_deltas(box, np.array(expected)), target)
 
 
+@steady
 @given(pixel_boxes(count=3), pixel_boxes(count=3))
 def test_decoding_undoes_encoding(box, target):
     decoded = boxes.decode_deltas(box.astype(float), boxes.encode_deltas(box.astype(float), target.astype(float)))
     np.testing.assert_allclose(decoded, target, atol=1e-9)
 
 
+@steady
 @given(
     pixel_boxes(count=3),
     st.lists(st.tuples(*[st.floats(-2, 2)] * 4), min_size=3, max_size=3).map(lambda deltas: np.array(deltas)),
@@ -114,7 +121,7 @@ def test_clipping_moves_edges_onto_the_window_of_their_own_image():
     assert boxes.clip(box, window).tolist() == expected
 
 
-@settings(max_examples=15)
+@settings(parent=steady, max_examples=15)
 @given(pixel_boxes(count=3), pixel_boxes(count=3))
 def test_keras_ops_and_numpy_give_the_same_numbers(first, second):
     a, b = first.astype(np.float32), second.astype(np.float32)
@@ -123,7 +130,7 @@ def test_keras_ops_and_numpy_give_the_same_numbers(first, second):
         result = keras.ops.convert_to_numpy(function(tensor_a, tensor_b, ops))
         np.testing.assert_allclose(result, function(a, b), rtol=1e-5, atol=1e-6)
     deltas = boxes.encode_deltas(a, b)
-    np.testing.assert_allclose(boxes.decode_deltas(tensor_a, deltas, ops), boxes.decode_deltas(a, deltas), rtol=1e-4)
+    np.testing.assert_allclose(boxes.decode_deltas(tensor_a, deltas, ops), boxes.decode_deltas(a, deltas), atol=1e-4)
     np.testing.assert_array_equal(boxes.clip(tensor_a, tensor_b[0], ops), boxes.clip(a, b[0]))
 
 
@@ -143,6 +150,7 @@ def test_mirroring_swaps_the_distances_to_the_left_and_right_edge():
     assert boxes.mirror(np.array([[1, 2, 3, 5]]), 10).tolist() == [[1, 5, 3, 8]]
 
 
+@steady
 @given(pixel_boxes())
 def test_mirroring_twice_changes_nothing_and_leaves_its_argument_alone(box):
     before = box.copy()
@@ -150,6 +158,7 @@ def test_mirroring_twice_changes_nothing_and_leaves_its_argument_alone(box):
     assert box.tolist() == before.tolist()
 
 
+@steady
 @given(pixel_boxes(count=1))
 def test_the_mirrored_box_is_the_box_of_the_mirrored_mask(box):
     mask = np.zeros((40, 40, 1), bool)

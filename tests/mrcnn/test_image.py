@@ -120,12 +120,12 @@ def test_mode_crop_cuts_the_same_random_square_from_image_and_masks():
 
 
 def test_an_unknown_mode_is_refused():
-    with pytest.raises(InputError, match="'stretch'.*none, square, pad64 or crop"):
+    with pytest.raises(InputError, match=r"'stretch'.*none, square, pad64 or crop"):
         resize_image(image(64, 64), config("stretch"))
 
 
 def test_a_canvas_that_the_pyramid_cannot_halve_six_times_is_refused():
-    with pytest.raises(InputError, match="IMAGE_MAX_DIM is 100.*multiple of 64"):
+    with pytest.raises(InputError, match=r"IMAGE_MAX_DIM is 100.*multiple of 64"):
         config(high=100)
 
 

@@ -22,6 +22,7 @@ from unmask_tf.reproduce.pictures import (
 from unmask_tf.taxonomy import UNMASK
 
 GREY = np.full((6, 8, 3), 100, np.uint8)
+TALL = np.full((20, 8, 3), 100, np.uint8)
 
 
 @pytest.fixture
@@ -91,9 +92,12 @@ def test_a_half_open_box_encloses_its_pixels(axis):
 
 
 def test_boxes_carry_names_and_scores(axis):
+    show(axis, TALL)
     boxes = np.array([[0, 0, 2, 2], [1, 1, 3, 4]])
     draw_boxes(axis, boxes, ["wheel", "door"], UNMASK, [0.987, 0.5])
     assert [text.get_text() for text in axis.texts] == ["wheel 0.99", "door 0.50"]
+    # The first box touches the upper edge, so its name stands inside it.
+    assert [text.get_verticalalignment() for text in axis.texts] == ["top", "bottom"]
     with pytest.raises(ValueError):
         draw_boxes(axis, boxes, ["wheel"], UNMASK)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.util
 import inspect
 import sys
 import types
@@ -18,11 +19,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from unmask_tf.attacks.pixels import checked_pixels, project, to_8bit
+from unmask_tf.attacks.pixels import project
 from unmask_tf.attacks.threat_models import Norm, ThreatModel
+from unmask_tf.data.pixels import checked_pixels
 from unmask_tf.errors import InputError
 
-__all__ = ["AttackResult", "advertorch_attacks", "attack", "inference", "logits_and_gradients", "logits_of", "to_8bit"]
+__all__ = ["AttackResult", "advertorch_attacks", "attack", "inference", "logits_and_gradients", "logits_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +59,7 @@ def attack(
 
     The module is attacked in inference mode; its training flags, its parameters' `requires_grad` and gradients and
     torch's global random state are left as they were. A batch's random start depends on (seed, index of its first
-    image, restart) alone. A budget below float32 resolution
-    (2^-24) returns the images unchanged.
+    image, restart) alone. A budget below float32 resolution (2^-24) returns the images unchanged.
 
     NaN: Advertorch's L2 momentum attack projects by the factor eps * (delta / |delta|) / delta, taken per coordinate,
     which is 0 / 0 wherever a coordinate of delta is exactly 0 (its issue 105); such a coordinate turns the whole

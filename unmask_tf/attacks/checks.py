@@ -13,8 +13,9 @@ import numpy as np
 import torch
 
 from unmask_tf.attacks.advertorch_bridge import AttackResult, logits_and_gradients, logits_of
-from unmask_tf.attacks.pixels import ROUNDING, to_8bit
+from unmask_tf.attacks.pixels import ROUNDING
 from unmask_tf.attacks.threat_models import Norm, ThreatModel
+from unmask_tf.data.pixels import to_8bit
 from unmask_tf.errors import InputError
 
 

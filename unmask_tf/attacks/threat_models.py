@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from numbers import Integral, Real
 from typing import NewType
 
 from unmask_tf.errors import InputError
@@ -171,10 +172,10 @@ def _known(what: str, name: str, table: dict) -> None:
 
 
 def _not_negative(what: str, value: float, example: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value) or value < 0:
         raise InputError(f"{what} must be a finite number >= 0, got {value!r}. Give {example}.")
 
 
 def _at_least_one(what: str, value: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
         raise InputError(f"{what} must be an integer >= 1, got {value!r}.")

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from unmask_tf.data.pixels import to_8bit
 from unmask_tf.defense.alignment import best_fit, detect, detection_scores, predicted_similarity, similarities
 from unmask_tf.errors import InputError
 from unmask_tf.taxonomy import Taxonomy
@@ -44,14 +45,6 @@ class Verdict:
     adversarial: bool
     final_class: str | None
     scores: Mapping[str, float]
-
-
-def to_8bit(images: np.ndarray) -> np.ndarray:
-    """floor(255 * x): uint8, the form in which K sees float images in [0, 1], as the released code does.
-
-    The product is taken in float32: an 8-bit image divided by 255 comes back unchanged.
-    """
-    return np.floor(np.asarray(images, np.float32) * np.float32(255)).astype(np.uint8)
 
 
 @dataclass(frozen=True)

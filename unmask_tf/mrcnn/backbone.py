@@ -23,11 +23,33 @@ _RESNETS = {
 _MOBILENET_STAGES = ("block_3_expand_relu", "block_6_expand_relu", "block_13_expand_relu", "out_relu")
 
 
+class BatchNorm(layers.BatchNormalization):
+    """Matterport's batch normalisation: `train_bn` None follows the mode, False uses the moving statistics always.
+
+    The mode is fixed here, for Keras 3 drops a `training=False` given while a graph is built: `model(x, training=True)`
+    overrides it. Scales and shifts stay trainable either way.
+    """
+
+    def __init__(self, train_bn: bool | None, **kwargs: Any) -> None:
+        super().__init__(epsilon=1e-3, **kwargs)
+        self.train_bn = train_bn
+
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        return super().call(inputs, training=training if self.train_bn is None else self.train_bn, mask=mask)
+
+
+class _InferenceModel(keras.Model):
+    """A functional model that always runs in inference mode."""
+
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        return super().call(inputs, training=False, mask=mask)
+
+
 def _conv_bn(
     x: Any, filters: int, kernel: int, suffix: str, stage_prefix: str, train_bn: bool | None, **kwargs: Any
 ) -> Any:
     x = layers.Conv2D(filters, kernel, name=f"res{stage_prefix}_branch{suffix}", **kwargs)(x)
-    return layers.BatchNormalization(epsilon=1e-3, name=f"bn{stage_prefix}_branch{suffix}")(x, training=train_bn)
+    return BatchNorm(train_bn, name=f"bn{stage_prefix}_branch{suffix}")(x)
 
 
 def _bottleneck(x: Any, width: int, stage: int, block: int, train_bn: bool | None) -> Any:
@@ -46,7 +68,7 @@ def resnet(image: Any, architecture: str, train_bn: bool | None) -> list[Any]:
     blocks, width = _RESNETS[architecture]
     x = layers.ZeroPadding2D(3)(image)
     x = layers.Conv2D(width, 7, strides=2, name="conv1")(x)
-    x = layers.BatchNormalization(epsilon=1e-3, name="bn_conv1")(x, training=train_bn)
+    x = BatchNorm(train_bn, name="bn_conv1")(x)
     x = layers.MaxPooling2D(3, strides=2, padding="same")(layers.Activation("relu")(x))
     stages = []
     for stage, count in enumerate(blocks, start=2):
@@ -60,8 +82,8 @@ def mobilenet_v2(image: Any, config: Config) -> list[Any]:
     """MobileNetV2 stages [C2, C3, C4, C5]; its batch normalisation stays in inference mode."""
     pixels = (image + ops.convert_to_tensor(config.MEAN_PIXEL, "float32")) / 127.5 - 1.0
     base = keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(*config.IMAGE_SHAPE[:2], 3))
-    stages = keras.Model(base.input, [base.get_layer(name).output for name in _MOBILENET_STAGES], name="mobilenet_v2")
-    return list(stages(pixels, training=False))
+    outputs = [base.get_layer(name).output for name in _MOBILENET_STAGES]
+    return list(_InferenceModel(base.input, outputs, name="mobilenet_v2")(pixels))
 
 
 def build_backbone(image: Any, config: Config) -> list[Any]:

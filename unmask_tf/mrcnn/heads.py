@@ -6,13 +6,13 @@ from typing import Any
 
 from keras import layers, ops
 
+from unmask_tf.mrcnn.backbone import BatchNorm
 from unmask_tf.mrcnn.config import Config
 from unmask_tf.mrcnn.roi_align import PyramidROIAlign
 
 
 def _bn_relu(x: Any, name: str, train_bn: bool | None) -> Any:
-    x = layers.BatchNormalization(epsilon=1e-3, name=name)(x, training=train_bn)
-    return layers.Activation("relu")(x)
+    return layers.Activation("relu")(BatchNorm(train_bn, name=name)(x))
 
 
 def class_and_box_head(rois: Any, image: Any, pyramid: list[Any], config: Config) -> tuple[Any, Any, Any]:

@@ -121,13 +121,17 @@ def mold_inputs(images: Sequence[np.ndarray], config: Config) -> tuple[np.ndarra
         molded images float32 (N, height, width, 3), metas float64 (N, IMAGE_META_SIZE), placements.
 
     Raises:
-        InputError: an image is not (H, W, 3), or the canvases differ in size.
+        InputError: an image is not uint8 (H, W, 3), there is none, or the canvases differ in size.
     """
+    if len(images) == 0:
+        raise InputError("K got no image. Pass at least one.")
     molded, metas, placements = [], [], []
     for image in images:
-        if image.ndim != 3 or image.shape[-1] != 3 or 0 in image.shape:
+        dtype, shape = getattr(image, "dtype", type(image).__name__), np.shape(image)
+        if dtype != np.uint8 or len(shape) != 3 or shape[-1] != 3 or 0 in shape:
             raise InputError(
-                f"K needs RGB images of shape (height, width, 3), but got {image.shape}. Convert it to RGB."
+                f"K needs RGB images uint8 of shape (height, width, 3), but got {dtype} {shape}. "
+                "Convert it to RGB, and pixels in [0, 1] to 8-bit form with floor(255 * x)."
             )
         canvas, placement = resize_image(image, config)
         molded.append(mold_image(canvas, config))

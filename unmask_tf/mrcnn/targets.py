@@ -124,7 +124,8 @@ class DetectionTargetLayer(layers.Layer):
         negative_rank, negative_index = ops.top_k(ops.where(negative, priority, 0.0), total - positives)
         positive_valid = positive_rank > 0
         count = ops.sum(ops.cast(positive_valid, "float32"), axis=1, keepdims=True)
-        negative_count = ops.floor(count / self.config.ROI_POSITIVE_RATIO) - count
+        # Multiplied by the reciprocal, as Matterport does: in float32, 66 / 0.33 falls below 200.
+        negative_count = ops.floor(count * (1.0 / self.config.ROI_POSITIVE_RATIO)) - count
         slots = ops.arange(total - positives, dtype="float32")[None]
         negative_valid = ops.logical_and(negative_rank > 0, slots < negative_count)
 

@@ -65,7 +65,7 @@ def load_ground_truth(dataset: PartDataset, index: int, config: Config) -> Groun
     canvas, placement = resize_image(dataset.load_image(index), config)
     class_ids, boxes, masks, has_mask = dataset.load_instances(index)
     masks = resize_masks(masks, placement)
-    top, left = placement.window[:2]
+    top, left = placement.window[:2] if placement.crop is None else (-placement.crop[0], -placement.crop[1])
     boxes = np.where(
         has_mask[:, None],
         box_math.from_masks(masks),
@@ -195,8 +195,11 @@ class Trainer:
         self.model, self.config, self.folder = model, model.config, model.model_dir
         self.checkpoint = self.folder / "checkpoint.h5"
         self.validation = validation
-        if not len(train):
-            raise InputError("K has no image to train on. Check the training annotations.")
+        if len(train) < self.config.BATCH_SIZE:
+            raise InputError(
+                f"K has {len(train)} images to train on, but a batch needs {self.config.BATCH_SIZE}. "
+                "Check the training annotations, or lower IMAGES_PER_GPU."
+            )
         self.truths = [
             load_ground_truth(train, i, self.config) for i in tqdm(range(len(train)), desc="loading parts", unit="img")
         ]
@@ -292,7 +295,7 @@ def mirrored_class_ids(taxonomy: Taxonomy) -> dict[int, int]:
 
 
 SCHEDULES: dict[str, tuple[Stage, ...]] = {
-    "mini": (Stage("all", 15, 1e-3), Stage("all", 20, 1e-4)),
+    "mini": (Stage("all", 9, 1e-3), Stage("all", 12, 1e-4)),
     "photos": (Stage("heads", 3, 1e-3), Stage("heads", 4, 1e-4)),
     "paper": (Stage("heads", 20, 1e-3), Stage("4+", 32, 1e-3), Stage("all", 40, 1e-4)),
 }

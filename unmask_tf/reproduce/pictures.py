@@ -77,13 +77,16 @@ def draw_boxes(
         taxonomy: fixes the colours.
         scores: N numbers in [0, 1], or None.
     """
+    top, height = min(axis.get_ylim()), abs(axis.get_ylim()[1] - axis.get_ylim()[0])
     for i, (box, name) in enumerate(zip(boxes, names, strict=True)):
         colour = part_colour(name, taxonomy)
         axis.add_patch(_rectangle(box, colour, 1.2))
         text = name if scores is None else f"{name} {scores[i]:.2f}"
         # White on a dark plate can be read on every colour of part and image.
         plate = {"facecolor": "black", "edgecolor": colour, "alpha": 0.6, "pad": 0.6, "linewidth": 0.5}
-        axis.text(box[1], box[0], text, color="white", fontsize=_SMALL - 1, va="bottom", bbox=plate, clip_on=True)
+        # Above the box, or inside it where the image's upper edge would cut the text off.
+        side = "bottom" if box[0] - top > 0.06 * height else "top"
+        axis.text(box[1], box[0], text, color="white", fontsize=_SMALL - 1, va=side, bbox=plate, clip_on=True)
 
 
 def draw_anchors(axis: Axes, boxes: np.ndarray, levels: Sequence[int] | None = None) -> None:

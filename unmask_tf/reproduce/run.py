@@ -45,7 +45,7 @@ class Unit:
         title: what it is about, for the user.
         cost: relative cost.
         done: whether its file is there, under the present settings.
-        work: computes the file and returns what to tell the user.
+        work: computes the file and returns what to tell the user, or nothing.
     """
 
     stage: str
@@ -61,7 +61,8 @@ def plan(run: Run, stages: Stages, names: Sequence[str]) -> list[Unit]:
 
 
 def _train_k(run: Run, stages: Stages) -> Iterator[Unit]:
-    cost = run.data.part_images["train"] * _K_EPOCHS * _K_TRAINING
+    # Shipped weights cost nothing: they shall not look like half of the work.
+    cost = 0.0 if run.k_weights.is_file() else run.data.part_images["train"] * _K_EPOCHS * _K_TRAINING
     yield Unit("train-k", f"K of profile {run.profile.name}", cost, run.k_weights.is_file, stages.train_k)
 
 
@@ -241,7 +242,8 @@ def execute(units: Sequence[Unit], before: dict[str, Callable[[], None]]) -> Non
             end = bar.n + unit.cost
             message = unit.work(partial(_advance, bar, end, unit.cost))
             bar.update(end - bar.n)
-            tqdm.write(f"[{place}] {unit.title}: {message}")
+            if message:
+                tqdm.write(f"[{place}] {unit.title}: {message}")
 
 
 def _advance(bar: tqdm, end: float, cost: float, fraction: float) -> None:

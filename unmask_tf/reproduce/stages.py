@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unmask_tf.data.class_images import ImageSet, load_class_images
+from unmask_tf.data.pixels import to_8bit
 from unmask_tf.defense.alignment import (
     defend,
     detection_pairs,
@@ -21,7 +22,6 @@ from unmask_tf.defense.alignment import (
     predicted_similarity,
     similarities,
 )
-from unmask_tf.defense.unmask import to_8bit
 from unmask_tf.errors import InputError
 from unmask_tf.files import write_json
 from unmask_tf.reproduce import records
@@ -202,7 +202,7 @@ class Stages:
         return f"{np.mean([len(p) for p in parts]):.1f} parts an image"
 
     def record(self, cell: CellKey) -> str:
-        """Writes one cell's record from attacked images, M's verdicts and K's parts."""
+        """Writes one cell's record from attacked images, M's verdicts and K's parts; silent for M alone."""
         run, labels = self.run, self.run.taxonomy.labels(cell.class_set)
         target = "at" if cell.defence == "at" else "none"
         where = (cell.attack, cell.epsilon_255)
@@ -231,6 +231,8 @@ class Stages:
             **fields,
         )
         records.write(record, run.records)
+        if cell.defence != "um":
+            return ""  # the attack has said it
         pairs = f", {record.pairs} successful attacks" if record.detection_scores is not None else ""
         return f"accuracy {record.accuracy:.2f}{pairs}"
 

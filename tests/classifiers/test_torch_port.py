@@ -1,0 +1,283 @@
+"""The torch copy computes what the Keras model computes: logits, input gradients, batch statistics, weights."""
+
+import keras
+import numpy as np
+import pytest
+import torch
+
+from unmask_tf.classifiers.build import build_classifier
+from unmask_tf.classifiers.torch_port import load_from_keras, load_from_torch, to_torch
+from unmask_tf.errors import InputError
+
+tf = pytest.importorskip("tensorflow")
+
+LABELS = np.array([0, 1, 2])
+QUICK = ("resnet50", "densenet121", "mobilenet_v2")
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("resnet101", "vgg16", "efficientnet_b0")]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Sums in one order, whatever else runs."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def randomise_statistics(model, seed=0):
+    """Moves every normalisation away from the identity."""
+    rng = np.random.default_rng(seed)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            shape = layer.moving_mean.shape
+            layer.moving_mean.assign(rng.normal(0.0, 0.2, shape))
+            layer.moving_variance.assign(rng.uniform(0.5, 1.5, shape))
+            if layer.scale:
+                layer.gamma.assign(rng.uniform(0.5, 1.5, shape))
+            if layer.center:
+                layer.beta.assign(rng.normal(0.0, 0.2, shape))
+        elif isinstance(layer, keras.Model):
+            randomise_statistics(layer, seed + 1)
+
+
+def pixels(count=3, size=64, seed=0):
+    return np.random.default_rng(seed).random((count, size, size, 3), dtype=np.float32)
+
+
+def nchw(images):
+    return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+
+
+def spread_logits(model, images):
+    """Rescales the head so that the logits differ between images and the cross-entropy is far from saturation."""
+    logits = model(images, training=False).numpy()
+    head = model.layers[-1]
+    scale = 1.0 / logits.std(axis=0)
+    head.kernel.assign(head.kernel * scale)
+    head.bias.assign((head.bias - logits.mean(axis=0)) * scale)
+
+
+def keras_logits_and_gradient(model, images, labels):
+    x = tf.constant(images)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        logits = model(x, training=False)
+        loss = tf.reduce_sum(keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True))
+    return logits.numpy(), tape.gradient(loss, x).numpy()
+
+
+def torch_logits_and_gradient(module, images, labels):
+    x = nchw(images).requires_grad_(True)
+    logits = module(x)
+    torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels), reduction="sum").backward()
+    return logits.detach().numpy(), x.grad.permute(0, 2, 3, 1).numpy()
+
+
+def assert_gradients_agree(found, expected):
+    errors = [np.linalg.norm(a - b) / np.linalg.norm(b) for a, b in zip(found, expected, strict=True)]
+    # Rounding can push a single activation over ReLU's kink, which moves one image's gradient by about 1e-3.
+    assert np.median(errors) < 1e-4 and max(errors) < 1e-2, errors
+
+
+@pytest.mark.parametrize("architecture", [*QUICK, *SLOW])
+def test_logits_and_input_gradients_equal_keras_also_when_folded(architecture):
+    model = build_classifier(architecture, 3, input_size=64, weights="random", seed=3)
+    randomise_statistics(model)
+    images = pixels()
+    spread_logits(model, images)
+    logits, gradient = keras_logits_and_gradient(model, images, LABELS)
+    assert len(set(logits.argmax(axis=1))) > 1
+    for fold in (False, True):
+        module = to_torch(model, fold_batch_norm=fold)
+        found, found_gradient = torch_logits_and_gradient(module, images, LABELS)
+        np.testing.assert_allclose(found, logits, rtol=1e-4, atol=1e-4 * np.abs(logits).max())
+        np.testing.assert_array_equal(found.argmax(axis=1), logits.argmax(axis=1))
+        assert_gradients_agree(found_gradient, gradient)
+    norms = [type(part).__name__ for part in module.modules()].count("BatchNormalization")
+    # ResNet, VGG, MobileNet and EfficientNet normalise only after convolutions; DenseNet also before them.
+    assert norms == (62 if architecture == "densenet121" else 0)
+
+
+def zoo(size=13):
+    """One small graph through every kind of layer, with the asymmetric 'same' paddings TensorFlow makes."""
+    layers = keras.layers
+    inputs = keras.Input((size, size + 1, 3))
+    x = layers.Rescaling([2.0, 3.0, 4.0], offset=[-1.0, 0.5, 0.0])(inputs)
+    x = layers.Normalization(mean=[0.1, 0.2, 0.3], variance=[1.0, 2.0, 3.0])(x)
+    x = layers.ZeroPadding2D(((1, 2), (3, 0)))(x)
+    x = layers.Conv2D(8, 3, strides=2, padding="same", activation="swish")(x)
+    x = layers.BatchNormalization(momentum=0.8, epsilon=1e-2)(x)
+    a = layers.DepthwiseConv2D(3, padding="same", depth_multiplier=2, use_bias=True)(x)
+    a = layers.BatchNormalization(momentum=0.7, scale=False)(a)
+    a = layers.ReLU(max_value=6.0)(a)
+    b = layers.Conv2D(16, (1, 3), dilation_rate=(1, 2), padding="same", groups=4, use_bias=False)(x)
+    b = layers.BatchNormalization(center=False)(b)
+    b = layers.ReLU(negative_slope=0.1, threshold=0.2, max_value=1.5)(b)
+    x = layers.Concatenate()([layers.Add()([a, b]), layers.Multiply()([a, b])])
+    gate = layers.GlobalAveragePooling2D()(x)
+    gate = layers.Reshape((1, 1, 32))(gate)
+    gate = layers.Conv2D(32, 1, activation="sigmoid")(gate)
+    x = layers.Multiply()([x, gate])
+    x = layers.Concatenate()(
+        [
+            layers.MaxPooling2D(3, strides=2, padding="same")(x),
+            layers.AveragePooling2D(3, strides=2, padding="same")(x),
+            layers.Identity()(layers.MaxPooling2D(2, strides=2, padding="same")(x)),
+        ]
+    )
+    block = keras.Sequential(
+        [keras.Input(x.shape[1:]), layers.Conv2D(6, 2), layers.BatchNormalization(), layers.Activation("tanh")]
+    )
+    x = layers.Average()([block(x), layers.Maximum()([block(x), layers.Subtract()([block(x), block(x)])])])
+    x = layers.AveragePooling2D(2)(x)
+    x = layers.Dense(4, activation="elu")(x)  # over the channels of a feature map
+    x = layers.Dropout(0.0)(layers.Flatten()(x))
+    x = layers.BatchNormalization()(x)
+    model = keras.Model(inputs, layers.Dense(3)(x))
+    randomise_statistics(model)
+    return model
+
+
+@pytest.mark.parametrize("size", [13, 16])
+@pytest.mark.parametrize("fold", [False, True])
+def test_every_kind_of_layer_computes_what_keras_computes(size, fold):
+    keras.utils.set_random_seed(0)
+    model = zoo(size)
+    images = np.random.default_rng(1).random((3, size, size + 1, 3), dtype=np.float32)
+    logits, gradient = keras_logits_and_gradient(model, images, LABELS)
+    found, found_gradient = torch_logits_and_gradient(to_torch(model, fold_batch_norm=fold), images, LABELS)
+    np.testing.assert_allclose(found, logits, rtol=1e-4, atol=1e-5)
+    assert_gradients_agree(found_gradient, gradient)
+
+
+def test_same_padding_puts_the_odd_pixel_at_the_end():
+    # A 2x2 kernel of ones, stride 2, over 3x3 ones: TensorFlow pads one row below and one column to the right.
+    model = keras.Sequential([keras.Input((3, 3, 1)), keras.layers.Conv2D(1, 2, strides=2, padding="same")])
+    model.set_weights([np.ones((2, 2, 1, 1)), np.zeros(1)])
+    found = to_torch(model)(torch.ones(1, 1, 3, 3)).detach().numpy()
+    np.testing.assert_array_equal(found[0, 0], [[4.0, 2.0], [2.0, 1.0]])
+
+
+@pytest.mark.parametrize("build", [zoo, lambda: build_classifier("mobilenet_v2", 3, input_size=32, weights="random")])
+def test_train_mode_outputs_and_updated_statistics_equal_keras(build):
+    keras.utils.set_random_seed(0)
+    model = build()
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Dropout):
+            layer.rate = 0.0
+    shape = model.input_shape[1:]
+    images = np.random.default_rng(2).random((4, *shape), dtype=np.float32)
+    module = to_torch(model).train()
+    for _ in range(2):
+        expected = model(images, training=True).numpy()
+        found = module(nchw(images)).detach().numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+    before = model.get_weights()
+    load_from_torch(model, module)
+    for variable, old, new in zip(model.weights, before, model.get_weights(), strict=True):
+        np.testing.assert_allclose(new, old, rtol=1e-4, atol=1e-5, err_msg=variable.path)
+
+
+def test_the_moving_variance_follows_the_biased_batch_variance():
+    # Values 1 and 3: mean 2, biased variance 1 (unbiased: 2). Momentum 0.75 from (0, 1): 0.25 * 2 and 0.75 + 0.25 * 1.
+    model = keras.Sequential([keras.Input((1,)), keras.layers.BatchNormalization(momentum=0.75)])
+    module = to_torch(model).train()
+    module(torch.tensor([[1.0], [3.0]]))
+    load_from_torch(model, module)
+    assert float(model.layers[-1].moving_mean[0]) == pytest.approx(0.5)
+    assert float(model.layers[-1].moving_variance[0]) == pytest.approx(1.0)
+    module(torch.tensor([[1.0], [5.0]]))  # mean 3, biased variance 4
+    load_from_torch(model, module)
+    assert float(model.layers[-1].moving_mean[0]) == pytest.approx(0.75 * 0.5 + 0.25 * 3.0)
+    assert float(model.layers[-1].moving_variance[0]) == pytest.approx(0.75 + 0.25 * 4.0)
+
+
+def test_an_untrainable_normalisation_keeps_its_statistics_in_train_mode():
+    model = keras.Sequential([keras.Input((2,)), keras.layers.BatchNormalization()])
+    model.layers[-1].trainable = False
+    x = torch.tensor([[1.0, 2.0], [3.0, 7.0]])
+    module = to_torch(model).train()
+    np.testing.assert_allclose(module(x).detach().numpy(), model(x.numpy(), training=True).numpy(), rtol=1e-6)
+    assert module.ported[0].moving_mean.tolist() == [0.0, 0.0]
+
+
+def test_weights_survive_the_round_trip_and_follow_keras_after_a_step():
+    keras.utils.set_random_seed(0)
+    model = zoo()
+    module = to_torch(model)
+    original = model.get_weights()
+    model.set_weights([np.random.default_rng(3).random(value.shape) + 0.5 for value in original])
+    changed = model.get_weights()
+    images = np.random.default_rng(1).random((3, 13, 14, 3), dtype=np.float32)
+    before = module(nchw(images)).detach().numpy()
+    load_from_keras(module, model)
+    after = module(nchw(images)).detach().numpy()
+    assert not np.allclose(before, after)
+    np.testing.assert_allclose(after, model(images, training=False).numpy(), rtol=1e-4)
+    model.set_weights(original)
+    load_from_torch(model, module)
+    for expected, found in zip(changed, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_a_normalisation_is_not_folded_where_the_convolution_is_read_twice_or_activated():
+    inputs = keras.Input((4, 4, 3))
+    shared = keras.layers.Conv2D(3, 1)(inputs)
+    activated = keras.layers.Conv2D(3, 1, activation="relu")(inputs)
+    x = keras.layers.Add()(
+        [shared, keras.layers.BatchNormalization()(shared), keras.layers.BatchNormalization()(activated)]
+    )
+    model = keras.Model(inputs, x)
+    randomise_statistics(model)
+    images = pixels(1, 4)
+    module = to_torch(model, fold_batch_norm=True)
+    assert [type(part).__name__ for part in module.modules()].count("BatchNormalization") == 2
+    found = module(nchw(images)).detach().permute(0, 2, 3, 1).numpy()
+    np.testing.assert_allclose(found, model(images, training=False).numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_a_folded_copy_refuses_training_and_the_way_back():
+    model = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Conv2D(2, 1), keras.layers.BatchNormalization()])
+    module = to_torch(model, fold_batch_norm=True)
+    with pytest.raises(InputError, match="folded and cannot train"):
+        module.train()
+    with pytest.raises(InputError, match="cannot be separated"):
+        load_from_torch(model, module)
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (keras.layers.UpSampling2D(name="larger"), "layer 'larger' of class UpSampling2D cannot be turned"),
+        (keras.layers.Conv2D(2, 1, activation="mish", name="odd"), "layer 'odd' of class Conv2D.*activation 'mish'"),
+        (keras.layers.BatchNormalization(axis=1, name="rows"), "layer 'rows' of class BatchNormalization.*axis 1"),
+        (keras.layers.Softmax(axis=1, name="soft"), "layer 'soft' of class Softmax.*axis 1"),
+    ],
+)
+def test_an_unsupported_layer_is_named(layer, message):
+    with pytest.raises(InputError, match=message):
+        to_torch(keras.Sequential([keras.Input((4, 4, 3)), layer]))
+
+
+def test_an_unsupported_operation_and_call_argument_are_named():
+    inputs = keras.Input((4, 4, 3))
+    with pytest.raises(InputError, match="of class Exp cannot be turned"):
+        to_torch(keras.Model(inputs, keras.ops.exp(inputs)))
+    norm = keras.layers.BatchNormalization(name="frozen")
+    with pytest.raises(InputError, match=r"layer 'frozen'.*called with \[False\]"):
+        to_torch(keras.Model(inputs, norm(inputs, training=False)))
+
+
+def test_a_copy_of_another_architecture_is_refused_at_the_first_difference():
+    def dense(*units):
+        return keras.Sequential([keras.Input((2,)), *(keras.layers.Dense(n, name=f"d{n}") for n in units)])
+
+    module = to_torch(dense(3, 4))
+    with pytest.raises(InputError, match="in length: 1 layers, expected 2"):
+        load_from_keras(module, dense(3))
+    with pytest.raises(InputError, match=r"at layer 'd5': shape \(5, 3\), expected \(4, 3\)"):
+        load_from_keras(module, dense(3, 5))
+    other = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3), keras.layers.ReLU(name="kink")])
+    with pytest.raises(InputError, match="at layer 'kink'"):
+        load_from_keras(module, other)
