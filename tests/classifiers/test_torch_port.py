@@ -42,20 +42,26 @@ def randomise_statistics(model, seed=0):
 
 
 def pixels(count=3, size=64, seed=0):
-    return np.random.default_rng(seed).random((count, size, size, 3), dtype=np.float32)
+    """Coloured patches under some noise; noise alone gives nearly the same features for every image."""
+    rng = np.random.default_rng(seed)
+    patches = rng.random((count, 2, 2, 3)).repeat(size // 2, axis=1).repeat(size // 2, axis=2)
+    return (0.8 * patches + 0.2 * rng.random((count, size, size, 3))).astype(np.float32)
 
 
 def nchw(images):
     return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
 
 
-def spread_logits(model, images):
-    """Rescales the head so that the logits differ between images and the cross-entropy is far from saturation."""
-    logits = model(images, training=False).numpy()
-    head = model.layers[-1]
-    scale = 1.0 / logits.std(axis=0)
-    head.kernel.assign(head.kernel * scale)
-    head.bias.assign((head.bias - logits.mean(axis=0)) * scale)
+def calibrate(model, images):
+    """Statistics of the images themselves, or else random ones let all images end in the same features."""
+    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    for layer in norms:
+        layer.momentum = 0.0
+    model(images, training=True)
+    for layer in norms:
+        layer.momentum = 0.9
+    head = model.layers[-1]  # logits of order 1, for a cross-entropy far from saturation
+    head.kernel.assign(head.kernel / np.abs(model(images, training=False)).max())
 
 
 def keras_logits_and_gradient(model, images, labels):
@@ -74,29 +80,50 @@ def torch_logits_and_gradient(module, images, labels):
     return logits.detach().numpy(), x.grad.permute(0, 2, 3, 1).numpy()
 
 
-def assert_gradients_agree(found, expected):
-    errors = [np.linalg.norm(a - b) / np.linalg.norm(b) for a, b in zip(found, expected, strict=True)]
-    # Rounding can push a single activation over ReLU's kink, which moves one image's gradient by about 1e-3.
-    assert np.median(errors) < 1e-4 and max(errors) < 1e-2, errors
+def relative_errors(found, expected):
+    """Per image, in the Euclidean norm."""
+    return [np.linalg.norm(a - b) / np.linalg.norm(b) for a, b in zip(found, expected, strict=True)]
+
+
+def in_double_precision(model):
+    def double(layer):
+        return layer.__class__.from_config({**layer.get_config(), "dtype": "float64"})
+
+    twin = keras.models.clone_model(model, clone_function=double)
+    twin.set_weights(model.get_weights())
+    return twin
 
 
 @pytest.mark.parametrize("architecture", [*QUICK, *SLOW])
-def test_logits_and_input_gradients_equal_keras_also_when_folded(architecture):
+def test_logits_equal_keras_also_when_folded(architecture):
     model = build_classifier(architecture, 3, input_size=64, weights="random", seed=3)
     randomise_statistics(model)
     images = pixels()
-    spread_logits(model, images)
-    logits, gradient = keras_logits_and_gradient(model, images, LABELS)
-    assert len(set(logits.argmax(axis=1))) > 1
+    logits = model(images, training=False).numpy()
     for fold in (False, True):
         module = to_torch(model, fold_batch_norm=fold)
-        found, found_gradient = torch_logits_and_gradient(module, images, LABELS)
+        with torch.no_grad():
+            found = module(nchw(images)).numpy()
         np.testing.assert_allclose(found, logits, rtol=1e-4, atol=1e-4 * np.abs(logits).max())
         np.testing.assert_array_equal(found.argmax(axis=1), logits.argmax(axis=1))
-        assert_gradients_agree(found_gradient, gradient)
     norms = [type(part).__name__ for part in module.modules()].count("BatchNormalization")
     # ResNet, VGG, MobileNet and EfficientNet normalise only after convolutions; DenseNet also before them.
     assert norms == (62 if architecture == "densenet121" else 0)
+
+
+@pytest.mark.parametrize("architecture", [*QUICK, *SLOW])
+def test_input_gradients_equal_keras(architecture):
+    """In double precision: in single precision rounding pushes activations over ReLU's kink and the gradient jumps."""
+    model = build_classifier(architecture, 3, input_size=64, weights="random", seed=3)
+    randomise_statistics(model)
+    images = pixels()
+    calibrate(model, images)
+    logits, gradient = keras_logits_and_gradient(in_double_precision(model), images, LABELS)
+    assert logits.std(axis=0).min() > 0.01
+    assert min(np.linalg.norm(image) for image in gradient) > 0.1
+    found, found_gradient = torch_logits_and_gradient(to_torch(model).double(), images.astype(np.float64), LABELS)
+    np.testing.assert_allclose(found, logits, rtol=1e-5)
+    assert max(relative_errors(found_gradient, gradient)) < 1e-5
 
 
 def zoo(size=13):
@@ -148,7 +175,7 @@ def test_every_kind_of_layer_computes_what_keras_computes(size, fold):
     logits, gradient = keras_logits_and_gradient(model, images, LABELS)
     found, found_gradient = torch_logits_and_gradient(to_torch(model, fold_batch_norm=fold), images, LABELS)
     np.testing.assert_allclose(found, logits, rtol=1e-4, atol=1e-5)
-    assert_gradients_agree(found_gradient, gradient)
+    assert max(relative_errors(found_gradient, gradient)) < 1e-4
 
 
 def test_same_padding_puts_the_odd_pixel_at_the_end():
@@ -264,9 +291,8 @@ def test_an_unsupported_operation_and_call_argument_are_named():
     inputs = keras.Input((4, 4, 3))
     with pytest.raises(InputError, match="of class Exp cannot be turned"):
         to_torch(keras.Model(inputs, keras.ops.exp(inputs)))
-    norm = keras.layers.BatchNormalization(name="frozen")
-    with pytest.raises(InputError, match=r"layer 'frozen'.*called with \[False\]"):
-        to_torch(keras.Model(inputs, norm(inputs, training=False)))
+    with pytest.raises(InputError, match=r"of class Add cannot be turned into PyTorch: called with \[1\.0\]"):
+        to_torch(keras.Model(inputs, keras.ops.add(inputs, 1.0)))
 
 
 def test_a_copy_of_another_architecture_is_refused_at_the_first_difference():

@@ -90,7 +90,7 @@ def test_a_callable_backbone_may_return_c1_too(tiny_config):
 
 
 def test_an_unknown_backbone_is_refused_with_the_choices(tiny_config):
-    with pytest.raises(InputError, match="'vgg'.*resnet50, resnet101, resnet_slim, mobilenet_v2"):
+    with pytest.raises(InputError, match=r"'vgg'.*resnet50, resnet101, resnet_slim, mobilenet_v2"):
         build(tiny_config(BACKBONE="vgg"))
 
 

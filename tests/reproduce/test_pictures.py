@@ -78,8 +78,9 @@ def test_masks_are_painted_where_they_are_and_named_once(axis):
     assert [text.get_text() for text in axis.get_legend().get_texts()] == ["wheel", "head"]  # in the taxonomy's order
 
 
-def test_an_image_without_parts_is_shown_without_a_legend(axis):
+def test_an_image_without_masks_is_shown_as_it_is_without_a_legend(axis):
     draw_masks(axis, GREY, np.zeros((6, 8, 0), bool), [], UNMASK)
+    assert np.array_equal(shown(axis), GREY)
     assert axis.get_legend() is None
 
 

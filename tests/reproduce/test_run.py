@@ -2,11 +2,13 @@
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import fake_stages
@@ -15,6 +17,7 @@ import pytest
 from fake_stages import FakeStages, make_run
 
 from unmask_tf.cli import main
+from unmask_tf.config import PROFILES, SyntheticConfig
 from unmask_tf.errors import InputError
 from unmask_tf.reproduce import artefacts, records, run, tables
 from unmask_tf.reproduce.published import read_published
@@ -286,3 +289,78 @@ def test_the_data_folders_taxonomy_is_used(tmp_path):
         tmp_path / "data" / "taxonomy.json"
     )
     assert make_run(tmp_path).taxonomy.members("cs3a") == ("train", "car")
+
+
+def test_tensorflow_is_imported_without_its_log_lines():
+    script = "import sys; from unmask_tf.reproduce.stages import quiet_and_deterministic as q; q(0)\n"
+    script += "import tensorflow as tf; tf.constant(1.0); print('ours', file=sys.stderr)"
+    environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"} | {"PYTHONPATH": str(REPOSITORY)}
+    result = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert result.stderr == "ours\n"
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory):
+    """A whole run with real models, as small as they come; K's weights are random."""
+    from unmask_tf.mrcnn.config import preset
+    from unmask_tf.mrcnn.model import MaskRCNN
+    from unmask_tf.mrcnn.weights import save_weights
+
+    root = tmp_path_factory.mktemp("real")
+    mini = PROFILES["mini"]
+    synthetic = SyntheticConfig(parts_images=(1, 1, 3), class_images=(6, 2, 2), image_size=64)
+    tiny = replace(
+        mini,
+        architectures=("mobilenet_v2",),
+        synthetic=synthetic,
+        classifier=replace(mini.classifier, epochs=1, batch_size=8),
+        adversarial_training=replace(mini.adversarial_training, epochs=1, iterations=2),
+        attack=replace(mini.attack, iterations=2, attacks=("pgd_linf", "mia_l2"), epsilons_l2_255=(300,)),
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PROFILES, "mini", tiny)
+        patch.setattr(artefacts, "ROOT", root)
+        for name, classes in (("k.h5", 45), ("other.h5", 5)):
+            save_weights(MaskRCNN("inference", preset("mini", NUM_CLASSES=classes), root).keras_model, root / name)
+        yield root, ["--k-weights", str(root / "k.h5"), "--results", str(root / "results")]
+
+
+@pytest.mark.slow
+def test_the_real_stages_run_from_data_to_tables_and_repeat_themselves(real, capsys):
+    root, options = real
+    assert main(["reproduce", *options]) == 0
+    assert "AUC" in capsys.readouterr().out
+    folder = root / "results" / "mini"
+    found = records.read_all(folder / "records")
+    assert len(found) == 4 * 3
+    assert {record.n for record in found} == {6}
+    before = {p: p.read_bytes() for p in sorted(folder.rglob("*")) if p.suffix in (".csv", ".md", ".png")}
+    assert len(before) >= 8
+
+    for lost in ("models/cs3a/mobilenet_v2_at.weights.h5", "attacked/cs3a/mobilenet_v2_none/pgd_linf_8.npz"):
+        (folder / lost).unlink()
+    (folder / "parts" / "cs3a" / "mobilenet_v2" / "mia_l2_300.json").unlink()
+    shutil.rmtree(folder / "records")
+    assert main(["reproduce", *options]) == 0
+    assert {p: p.read_bytes() for p in before} == before
+
+
+@pytest.mark.slow
+def test_weights_for_another_number_of_classes_are_refused(real, capsys):
+    root, options = real
+    assert main(["reproduce", *options]) == 0
+    capsys.readouterr()
+    other = ["--k-weights", str(root / "other.h5"), *options[2:]]
+    assert main(["evaluate", *other]) == 2
+    assert str(root / "other.h5") in capsys.readouterr().err.splitlines()[-1]
+
+    from unmask_tf.classifiers.build import build_classifier, save_classifier
+
+    model = build_classifier("mobilenet_v2", 2, input_size=64, weights="random")
+    path = root / "results" / "mini" / "models" / "cs3a" / "mobilenet_v2_none.weights.h5"
+    save_classifier(model, path, {"architecture": "mobilenet_v2", "classes": ("car", "dog"), "input_size": 64})
+    (root / "results" / "mini" / "attacked" / "cs3a" / "mobilenet_v2_none" / "pgd_linf_8.npz").unlink()
+    assert main(["attack", *options]) == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert "2 classes (car, dog)" in message
+    path.unlink()

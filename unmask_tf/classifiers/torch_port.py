@@ -211,7 +211,9 @@ def _plan(model: keras.Model, fold_batch_norm: bool) -> _Plan:
         for node in graph._nodes_by_depth[depth]:
             if node.is_input:
                 continue
-            arguments = keras.tree.flatten((node.arguments.args, node.arguments.kwargs))
+            # `training` as recorded gives way to the mode in which the whole model is called.
+            options = {name: value for name, value in node.arguments.kwargs.items() if name != "training"}
+            arguments = keras.tree.flatten((node.arguments.args, options))
             extra = [value for value in arguments if value is not None and not keras.backend.is_keras_tensor(value)]
             if extra or len(node.outputs) != 1:
                 raise plain.unsupported(node.operation, f"called with {extra}" if extra else "several outputs")

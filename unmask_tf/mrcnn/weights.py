@@ -144,8 +144,8 @@ def load_weights(model: keras.Model, path: str | Path, *, exclude: Sequence[str]
             "Use weights of the same backbone and number of classes, or name the layers to leave out in `exclude`."
         )
     for name, value in ((n, tensors[n]) for n in report.loaded):
-        if not np.isfinite(value).all():
-            raise InputError(f"{path} holds NaN or infinity in {name}. Use an earlier checkpoint.")
+        if value.dtype.kind not in "fiu" or not np.isfinite(value).all():
+            raise InputError(f"{path} holds NaN or infinity in {name}, or no numbers. Use an earlier checkpoint.")
     for variable, value in assignments:
         variable.assign(value)
     return report

@@ -19,6 +19,7 @@ from unmask_tf.data.synthetic_shapes import hsv
 from unmask_tf.taxonomy import Taxonomy
 
 _LEVEL_COLOURS = ("#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#CC79A7", "#000000")
+_NO_LEVEL = "#E8000B"
 _SMALL = 6
 
 
@@ -48,6 +49,8 @@ def draw_masks(
 ) -> None:
     """Shows an image with its part masks in colour, small parts above large ones, and a legend of the parts.
 
+    Without a mask the image is shown as it is.
+
     Args:
         image: uint8 (H, W, 3).
         masks: bool (H, W, N).
@@ -55,7 +58,7 @@ def draw_masks(
         taxonomy: fixes the colours.
     """
     parts = tuple((name, masks[..., i]) for i, name in enumerate(names))
-    show(axis, overlay(Scene(image, parts), taxonomy), title)
+    show(axis, overlay(Scene(image, parts), taxonomy) if parts else image, title)
     present = sorted(set(names), key=taxonomy.parts.index)
     if present:
         handles = [Patch(color=part_colour(name, taxonomy), label=name) for name in present]
@@ -97,7 +100,7 @@ def draw_anchors(axis: Axes, boxes: np.ndarray, levels: Sequence[int] | None = N
         levels: N pyramid levels (2 for P2); they get a colour and an entry in the legend. None: one colour.
     """
     for i, box in enumerate(boxes):
-        colour = _LEVEL_COLOURS[0 if levels is None else (levels[i] - 2) % len(_LEVEL_COLOURS)]
+        colour = _NO_LEVEL if levels is None else _LEVEL_COLOURS[(levels[i] - 2) % len(_LEVEL_COLOURS)]
         axis.add_patch(_rectangle(box, colour, 0.8))
     if len(boxes):
         top, left, bottom, right = *boxes[:, :2].min(axis=0), *boxes[:, 2:].max(axis=0)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import os
 import shutil
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
@@ -38,9 +40,34 @@ PACKAGES = ("advertorch", "keras", "numpy", "tensorflow", "torch")
 _CHUNK = 32
 
 
+def import_quietly() -> None:
+    """Imports Keras without what TensorFlow prints on its way, whatever TF_CPP_MIN_LOG_LEVEL says; 0 or 1 shows it."""
+    loud = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2") in ("0", "1")
+    with nullcontext() if loud or "tensorflow" in sys.modules else _no_standard_error():
+        import keras
+
+        if keras.backend.backend() == "tensorflow":
+            import tensorflow as tf
+
+            tf.config.list_physical_devices()  # the search for a GPU prints too
+
+
+@contextmanager
+def _no_standard_error() -> Iterator[None]:
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
 def quiet_and_deterministic(seed: int) -> None:
     """Prepares TensorFlow and Keras: no log noise, deterministic operations, every global seed set."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    import_quietly()
     import keras
 
     if keras.backend.backend() == "tensorflow":
@@ -72,6 +99,7 @@ class Stages:
                 f"{run.k_weights} is a shipped file that SHA256SUMS lists, and it is missing or unwanted. Restore it, "
                 "or train your own elsewhere: make train-k K_WEIGHTS=file."
             )
+        import_quietly()
         from unmask_tf.mrcnn.train import train_from_profile
 
         workdir = run.folder / "models" / f"k-{run.train_k_key}"
@@ -83,6 +111,7 @@ class Stages:
         """Writes model_k.json: K's average precision on the test images with part annotations."""
         run = self.run
         key = run.model_k_key
+        import_quietly()
         from unmask_tf.mrcnn.evaluate import evaluate_from_profile
 
         result = evaluate_from_profile(run.profile, run.data.root, run.k_weights, run.taxonomy)
