@@ -217,6 +217,8 @@ def contact_sheet(out: Path | None) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Runs a command; returns the exit code: 0, 2 for input a user can mend, 130 when interrupted."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # torch's threads would spin while they wait; beside any other work that makes the attacks many times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         cli.main(args=arguments, prog_name="unmask_tf", standalone_mode=False)
     except InputError as error:

@@ -21,14 +21,16 @@ class SyntheticConfig:
         image_size: side of the square images, pixels.
         parts_images: K's images in train, val, test, over all classes.
         class_images: M's and D's images per class in train, val, test.
-        texture_amplitude: peak of the class-correlated texture, in units of 1/255.
+        texture_amplitude: peak of the class texture's luminance, in units of 1/255; in K's images its class is random.
+        opponent_amplitude: peak of the class texture's colour-opponent grating, which only class images carry.
         seed: root seed of every drawing.
     """
 
     image_size: int = 64
     parts_images: tuple[int, int, int] = (3000, 180, 300)
-    class_images: tuple[int, int, int] = (240, 40, 30)
+    class_images: tuple[int, int, int] = (360, 40, 24)
     texture_amplitude: float = 6.0
+    opponent_amplitude: float = 10.0
     seed: int = 2020
 
 
@@ -39,7 +41,11 @@ class ClassifierConfig:
     Attributes:
         input_size: side of M's square input, pixels.
         weights: `imagenet`, `random`, or the path of a Keras weights file.
+        optimizer: `sgd` (with momentum, as released) or `adam` (AdamW).
+        schedule: of the learning rate: `constant` (as released), or `cosine` (a linear rise over the first tenth, then
+            half a cosine to zero).
         batch_norm_momentum: Keras convention; 0.9 is PyTorch's default 0.1.
+        mirror: mirror training images left to right with probability one half.
         freeze_batch_norm: keep batch normalisation in inference mode while training.
     """
 
@@ -47,10 +53,13 @@ class ClassifierConfig:
     weights: str = "imagenet"
     epochs: int = 30
     batch_size: int = 32
+    optimizer: str = "sgd"
+    schedule: str = "constant"
     learning_rate: float = 1e-3
     momentum: float = 0.9
     weight_decay: float = 2e-4
     batch_norm_momentum: float = 0.9
+    mirror: bool = True
     freeze_batch_norm: bool = False
     seed: int = 5
 
@@ -154,8 +163,16 @@ _MINI = Profile(
     data="mini",
     synthetic=SyntheticConfig(),
     class_sets=("cs3a",),
-    classifier=ClassifierConfig(input_size=64, weights="random", epochs=8, learning_rate=0.02),
-    adversarial_training=AdversarialTrainingConfig(epochs=2, from_benign=True, learning_rate=0.01),
+    classifier=ClassifierConfig(
+        input_size=64,
+        weights="random",
+        epochs=4,
+        batch_size=16,
+        optimizer="adam",
+        schedule="cosine",
+        mirror=False,  # a mirrored texture is not the class's own
+    ),
+    adversarial_training=AdversarialTrainingConfig(epochs=1, from_benign=True, learning_rate=3e-4),
     part_detector=PartDetectorConfig(preset="mini", weights="unmask_k_mini.h5"),
 )
 

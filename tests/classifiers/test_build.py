@@ -95,6 +95,18 @@ def test_the_seed_fixes_the_random_weights(mobilenet):
     assert not np.array_equal(mobilenet.get_weights()[0], other.get_weights()[0])
 
 
+def test_a_random_resnet_starts_with_silent_residual_branches_and_a_loaded_one_does_not(tmp_path):
+    def last_scales(model):
+        return [layer.gamma.numpy() for layer in model.layers if layer.name.endswith("_3_bn")]
+
+    random = build_classifier("resnet50", 2, input_size=32, weights="random")
+    assert len(last_scales(random)) == 16
+    assert all(np.all(scale == 0.0) for scale in last_scales(random))
+    keras.applications.ResNet50(include_top=False, weights=None).save_weights(tmp_path / "notop.weights.h5")
+    loaded = build_classifier("resnet50", 2, input_size=32, weights=str(tmp_path / "notop.weights.h5"))
+    assert all(np.all(scale == 1.0) for scale in last_scales(loaded))
+
+
 def test_a_serialised_model_computes_the_same(mobilenet, tmp_path):
     mobilenet.save(tmp_path / "m.keras")
     pixels = random_pixels()

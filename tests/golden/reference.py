@@ -40,6 +40,7 @@ class Pad64Config(Config):
     """Rectangular input, and a score threshold."""
 
     IMAGE_RESIZE_MODE = "pad64"
+    IMAGE_MIN_DIM = 64
     DETECTION_MIN_CONFIDENCE = 0.5
 
 

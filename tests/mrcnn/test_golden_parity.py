@@ -14,7 +14,7 @@ from unmask_tf.mrcnn.image import Placement, mold_inputs, resize_image, resize_m
 from unmask_tf.mrcnn.roi_align import PyramidROIAlign
 from unmask_tf.mrcnn.rpn import ProposalLayer
 from unmask_tf.mrcnn.targets import DetectionTargetLayer, build_rpn_targets, expand_masks, minimize_masks
-from unmask_tf.mrcnn.train import make_optimizer
+from unmask_tf.mrcnn.train import load_ground_truth, make_optimizer
 
 
 @pytest.fixture
@@ -147,6 +147,33 @@ def test_resized_masks_are_matterports(facts: dict, scale: float) -> None:
     resized = resize_masks(masks, Placement((0, 0, 0, 0), scale, padding))
     expected = golden.bits(stored[f"resized_{scale}"], tuple(case["resized_shapes"][str(scale)]))
     np.testing.assert_array_equal(resized, expected)
+
+
+class _OnePicture:
+    """A data set of one seeded picture, as `load_ground_truth` reads it."""
+
+    def __init__(self, case: dict) -> None:
+        self.image = golden.weights.picture(case["picture_seed"], case["height"], case["width"])
+        self.ids = np.array(case["class_ids"], np.int32)
+        self.masks = golden.masks_of(case["mask_seed"], *self.image.shape[:2], len(self.ids), case["single_pixel"])
+
+    def load_image(self, index: int) -> np.ndarray:
+        return self.image
+
+    def load_instances(self, index: int) -> tuple[np.ndarray, ...]:
+        return self.ids, boxes.from_masks(self.masks), self.masks, np.ones(len(self.ids), bool)
+
+
+@pytest.mark.parametrize("number", [0, 1], ids=["enlarged", "shrunk-so-that-a-part-vanishes"])
+def test_ground_truth_on_the_canvas_is_matterports(facts: dict, number: int) -> None:
+    case, stored = facts["ground_truth"][number], golden.arrays("ground_truth")
+    truth = load_ground_truth(_OnePicture(case), 0, golden.config())
+    expected = stored[f"class_ids_{number}"]
+    assert len(expected) == len(case["class_ids"]) - number
+    np.testing.assert_array_equal(truth.class_ids, expected)
+    np.testing.assert_array_equal(truth.boxes, stored[f"boxes_{number}"])
+    np.testing.assert_array_equal(truth.masks, golden.bits(stored[f"mini_{number}"], (56, 56, len(expected))))
+    _assert_same_but_for_rounding(truth.image[:: case["row_step"]], stored[f"image_{number}"])
 
 
 @pytest.mark.parametrize("number", range(len(golden.facts()["rpn_targets"])),

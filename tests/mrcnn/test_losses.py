@@ -117,6 +117,7 @@ def test_weight_decay_spares_batch_normalization():
     layer.build((None, 2))
     assert [w.name for w in layer.trainable_variables] == ["gamma", "beta"]
     layer.gamma.assign([5, 5])
+    layer.beta.assign([5, 5])
     assert float(losses.weight_decay(layer.trainable_variables, 0.1)) == 0
 
 

@@ -5,6 +5,7 @@ import pytest
 
 from unmask_tf.errors import InputError
 from unmask_tf.mrcnn.anchors import pyramid_anchors
+from unmask_tf.mrcnn.detections import paste_mask
 from unmask_tf.mrcnn.model import LOSSES, MaskRCNN
 from unmask_tf.mrcnn.train import epoch_batches, load_ground_truth
 from unmask_tf.mrcnn.weights import named_weights
@@ -33,6 +34,19 @@ def test_detections_are_boxes_in_the_image_with_class_score_and_mask(batch_of_fo
             outside[y1:y2, x1:x2] = False
             assert not outside.any()
     assert any(result["masks"].any() for result in batch_of_four)
+
+
+def test_every_detection_gets_the_mask_of_its_own_row_and_class(detector, photographs, batch_of_four):
+    raw = np.asarray(detector.keras_model.predict_on_batch(detector._inputs(photographs)[0])["mrcnn_mask"])
+    assert raw.shape == (4, 6, 28, 28, 4)
+    differences = 0
+    for image, result in enumerate(batch_of_four):
+        for row, (box, class_id) in enumerate(zip(result["rois"], result["class_ids"], strict=True)):
+            expected = paste_mask(raw[image, row, :, :, class_id], box, (64, 64))
+            assert (result["masks"][..., row] == expected).all()
+            others = [raw[image, 0, :, :, class_id], raw[0, row, :, :, class_id], raw[image, row, :, :, 0]]
+            differences += np.array([(paste_mask(other, box, (64, 64)) != expected).any() for other in others])
+    assert (differences > 0).all(), "another row, image or class would have been noticed"
 
 
 def test_a_batch_of_four_detects_what_four_batches_of_one_detect(detector, photographs, batch_of_four):

@@ -159,6 +159,12 @@ def test_which_proposals_become_positive_negative_or_neither():
     assert ids.dtype == np.int32
 
 
+def test_a_proposal_on_a_crowd_is_never_drawn():
+    rois, ids, *_ = sample(SAME, LEFT, CROWDED)
+    assert ids.tolist() == [2, 2, 0, 0, 0, 0]
+    assert not rois[3:].any()
+
+
 def test_an_overlap_just_below_a_half_is_negative():
     rois, ids, *_ = sample(SAME, NEAR)
     assert ids.tolist() == [2, 0, 0, 0, 0, 0]

@@ -1,12 +1,9 @@
 """Training of K: ground truth on the canvas, batches by seed, stages, and resuming to the same bits."""
 
-import json
-
 import keras
 import numpy as np
 import pytest
 
-from unmask_tf.config import PartDetectorConfig, Profile
 from unmask_tf.data.part_instances import (
     PartImage,
     PartInstance,
@@ -15,7 +12,6 @@ from unmask_tf.data.part_instances import (
     write_part_instances,
 )
 from unmask_tf.errors import InputError
-from unmask_tf.mrcnn import train as module
 from unmask_tf.mrcnn.anchors import pyramid_anchors
 from unmask_tf.mrcnn.image import mold_image
 from unmask_tf.mrcnn.model import MaskRCNN
@@ -24,17 +20,14 @@ from unmask_tf.mrcnn.train import (
     SCHEDULES,
     GroundTruth,
     Stage,
-    Trainer,
     epoch_batches,
     load_ground_truth,
     make_optimizer,
     mirror,
     mirrored_class_ids,
     set_trainable,
-    train_from_profile,
     training_batch,
 )
-from unmask_tf.mrcnn.weights import load_weights, named_weights, read_state, read_weights
 from unmask_tf.taxonomy import UNMASK
 
 LEFT_SIDE, RIGHT_SIDE, WHEEL = 1, 2, 3
@@ -104,7 +97,7 @@ def test_boxes_scale_with_the_image_with_or_without_a_mask(one_image, tiny_confi
 
 
 def test_parts_that_vanish_in_the_scaling_are_dropped(one_image, tiny_config):
-    data = one_image(640, 640, ("wheel", (101, 101, 102, 102), True), ("vehicle_right", (0, 0, 320, 640), True))
+    data = one_image(640, 640, ("wheel", (105, 105, 106, 106), True), ("vehicle_right", (0, 0, 320, 640), True))
     truth = load_ground_truth(data, 0, tiny_config())
     assert truth.class_ids.tolist() == [RIGHT_SIDE]
     assert len(truth.boxes) == len(truth.has_mask) == truth.masks.shape[-1] == 1
@@ -129,6 +122,14 @@ def test_mirroring_flips_everything_and_swaps_the_vehicles_sides(truths, config)
     assert (flipped.image == truth.image[:, ::-1]).all()
     assert (flipped.masks == truth.masks[:, ::-1]).all()
     assert (flipped.has_mask == truth.has_mask).all()
+
+
+def test_masks_are_mirrored_inside_their_boxes(truths, config):
+    masks = np.zeros((14, 14, 1), bool)
+    masks[:, :5] = True
+    truth = GroundTruth(truths[0].image, truths[0].class_ids[:1], truths[0].boxes[:1], masks, np.array([True]))
+    flipped = mirror(truth, config).masks
+    assert flipped[:, 9:].all() and not flipped[:, :9].any()
 
 
 def test_mirroring_twice_changes_nothing(truths, config):
@@ -259,11 +260,8 @@ def test_mirrored_images_come_with_swapped_sides_and_about_half_are_mirrored(tru
                 number, mirrored = which(image, truths, config)
                 counts[mirrored] += 1
                 expected = mirror(truths[number], config) if mirrored else truths[number]
-                assert expected.class_ids[0] == (
-                    (RIGHT_SIDE if mirrored else LEFT_SIDE)
-                    if number % 2 == 0
-                    else (LEFT_SIDE if mirrored else RIGHT_SIDE)
-                )
+                sides = (RIGHT_SIDE, LEFT_SIDE) if mirrored else (LEFT_SIDE, RIGHT_SIDE)
+                assert expected.class_ids[0] == sides[number % 2]
                 used = len(expected.class_ids)
                 assert batch["input_gt_class_ids"][row, :used].tolist() == expected.class_ids.tolist()
                 np.testing.assert_array_equal(batch["input_gt_masks"][row, ..., :used], expected.masks)
@@ -351,207 +349,3 @@ def test_the_optimizer_is_matterports_sgd_unless_adam_is_asked_for(tiny_config):
     assert isinstance(sgd, keras.optimizers.SGD) and float(sgd.momentum) == 0.9
     assert isinstance(adam, keras.optimizers.Adam)
     assert float(sgd.learning_rate) == float(adam.learning_rate) == pytest.approx(0.01)
-
-
-# --- the run -----------------------------------------------------------------------------------------------------------
-
-STAGES = (Stage("heads", 1, 1e-2), Stage("all", 3, 1e-3))
-
-
-class Killed(BaseException):
-    """The process dies here."""
-
-
-def make_trainer(tiny_config, randomize, parts, folder, seed=1, validation=None, **overrides):
-    """A trainer whose K starts from weights that are the same for the same seed."""
-    model = MaskRCNN("training", tiny_config(**overrides), folder)
-    randomize(model.keras_model, seed)
-    return Trainer(model, parts, validation)
-
-
-def weights_of(trainer):
-    return {name: np.array(variable.value) for name, variable in named_weights(trainer.model.keras_model).items()}
-
-
-@pytest.fixture(scope="module")
-def whole(tiny_config, randomize, parts, tmp_path_factory):
-    """A training that was never interrupted: (folder, first weights, weights after each epoch, log)."""
-    import tensorflow as tf
-
-    tf.config.run_functions_eagerly(True)
-    try:
-        folder = tmp_path_factory.mktemp("whole")
-        trainer = make_trainer(tiny_config, randomize, parts, folder)
-        first, after, save = weights_of(trainer), [], trainer._save
-
-        def save_and_note(log, stage):
-            save(log, stage)
-            after.append(read_weights(trainer.checkpoint))
-
-        trainer._save = save_and_note
-        log = trainer.fit(STAGES)
-    finally:
-        tf.config.run_functions_eagerly(False)
-    return folder, first, after, log
-
-
-def assert_same(first, second):
-    assert first.keys() == second.keys()
-    for name in first:
-        np.testing.assert_array_equal(first[name], second[name], err_msg=name)
-
-
-def test_every_epoch_is_logged_with_its_stage_and_finite_losses(whole):
-    folder, _, _, log = whole
-    assert [(row["epoch"], row["layers"]) for row in log] == [(1, "heads"), (2, "all"), (3, "all")]
-    for row in log:
-        losses = ("rpn_class_loss", "rpn_bbox_loss", "mrcnn_class_loss", "mrcnn_bbox_loss", "mrcnn_mask_loss")
-        assert {"loss", *losses} <= row.keys()
-        assert all(np.isfinite(row[name]) and row[name] > 0 for name in ("loss", *losses))
-    assert json.loads((folder / "log.json").read_text()) == log
-
-
-def test_the_heads_stage_leaves_the_backbone_as_it_was_statistics_included(whole):
-    _, first, after, _ = whole
-    for name, value in after[0].items():
-        backbone = name.startswith(("conv1", "bn_conv1", "res", "bn"))
-        if backbone:
-            np.testing.assert_array_equal(value, first[name], err_msg=name)
-    assert (after[0]["fpn_p2/kernel"] != first["fpn_p2/kernel"]).any()
-    assert (after[0]["rpn_conv_shared/kernel"] != first["rpn_conv_shared/kernel"]).any()
-    assert (after[0]["mrcnn_mask/kernel"] != first["mrcnn_mask/kernel"]).any()
-    assert (after[0]["mrcnn_class_bn1/moving_mean"] != first["mrcnn_class_bn1/moving_mean"]).any()
-
-
-def test_the_stage_of_all_layers_trains_the_backbone_too(whole):
-    _, _, after, _ = whole
-    for name in ("conv1/kernel", "res2a_branch2a/kernel", "bn5b_branch2c/gamma", "bn_conv1/moving_mean"):
-        assert (after[1][name] != after[0][name]).any(), name
-
-
-@pytest.mark.parametrize("finished", [1, 2], ids=["between stages", "within a stage"])
-def test_a_killed_training_resumes_to_the_same_bits(
-    whole, finished, tiny_config, randomize, parts, tmp_path, monkeypatch, eager
-):
-    _, _, after, log = whole
-    trainer = make_trainer(tiny_config, randomize, parts, tmp_path)
-    original = module.epoch_batches
-
-    def dies(truths, config, epoch, anchors):
-        for number, batch in enumerate(original(truths, config, epoch, anchors)):
-            if (epoch, number) == (finished, 1):  # in the middle of an epoch: a step of it was already taken
-                raise Killed
-            yield batch
-
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(module, "epoch_batches", dies)
-        trainer.fit(STAGES)
-    assert_same(read_weights(trainer.checkpoint), after[finished - 1])
-
-    resumed = make_trainer(tiny_config, randomize, parts, tmp_path, seed=7)
-    assert resumed.fit(STAGES) == log
-    assert_same(weights_of(resumed), after[-1])
-    assert_same(read_weights(resumed.checkpoint), after[-1])
-
-
-def test_a_finished_training_is_not_run_again(whole, tiny_config, randomize, parts, monkeypatch):
-    folder, _, after, log = whole
-    trainer = make_trainer(tiny_config, randomize, parts, folder, seed=7)
-    monkeypatch.setattr(trainer, "_run_epoch", None)
-    assert trainer.fit(STAGES) == log
-    assert_same(weights_of(trainer), after[-1])
-
-
-def test_a_checkpoint_keeps_the_optimizer_the_sampler_and_the_stage(whole):
-    folder, *_ = whole
-    state = read_state(folder / "checkpoint.h5")
-    assert int(state["stage"]) == 1
-    assert int(state["optimizer_0"]) == 4, "two epochs of two steps since the stage began"
-    assert state["generator"].dtype.kind == "u" and len([key for key in state if key.startswith("optimizer_")]) > 100
-
-
-def test_a_training_that_diverges_stops_and_keeps_the_last_good_checkpoint(
-    whole, tiny_config, randomize, parts, tmp_path, eager
-):
-    folder, _, after, _ = whole
-    (tmp_path / "checkpoint.h5").write_bytes((folder / "checkpoint.h5").read_bytes())
-    trainer = make_trainer(tiny_config, randomize, parts, tmp_path)
-    with pytest.raises(InputError, match=r"diverged in epoch 4.*Lower the learning rate"):
-        trainer.fit((*STAGES, Stage("all", 4, float("nan"))))
-    assert_same(read_weights(trainer.checkpoint), after[-1])
-
-
-def test_a_checkpoint_of_another_k_is_refused(whole, tiny_config, randomize, parts, tmp_path):
-    folder, *_ = whole
-    (tmp_path / "checkpoint.h5").write_bytes((folder / "checkpoint.h5").read_bytes())
-    trainer = make_trainer(tiny_config, randomize, parts, tmp_path, NUM_CLASSES=5)
-    with pytest.raises(InputError, match=r"checkpoint\.h5 does not fit"):
-        trainer.fit(STAGES)
-
-
-def test_fewer_images_than_a_batch_are_refused(tiny_config, parts, tmp_path):
-    model = MaskRCNN("training", tiny_config(IMAGES_PER_GPU=5), tmp_path)
-    with pytest.raises(InputError, match=r"4 images.*a batch needs 5"):
-        Trainer(model, parts)
-
-
-def test_validation_scores_the_weights_of_the_epoch(whole, tiny_config, randomize, parts, tmp_path, monkeypatch, eager):
-    from unmask_tf.mrcnn import evaluate as evaluation
-
-    seen = []
-
-    def fake(model, dataset):
-        seen.append(({n: np.array(v.value) for n, v in named_weights(model.keras_model).items()}, dataset))
-        return {"map50": 0.25, "map": 0.125, "per_part": {}, "iou_type": "segm"}
-
-    monkeypatch.setattr(evaluation, "evaluate", fake)
-    trainer = make_trainer(tiny_config, randomize, parts, tmp_path, validation="the validation set")
-    log = trainer.fit(STAGES[:1])
-    assert log[0]["val_map50"] == 0.25 and log[0]["val_map"] == 0.125 and "val_per_part" not in log[0]
-    assert len(seen) == 1 and seen[0][1] == "the validation set"
-    assert_same(seen[0][0], weights_of(trainer))
-    # Looking at the validation set changes nothing in the training.
-    assert_same(weights_of(trainer), whole[2][0])
-
-
-def test_a_profiles_k_is_trained_and_written_with_its_log(
-    tiny_config, data_root, taxonomy, detector, tmp_path, monkeypatch, eager
-):
-    asked = []
-
-    def tiny_preset(name, **overrides):
-        asked.append((name, overrides))
-        return tiny_config(**overrides)
-
-    monkeypatch.setattr(module, "preset", tiny_preset)
-    monkeypatch.setitem(SCHEDULES, "mini", (Stage("heads", 1, 1e-4),))
-    detector_config = PartDetectorConfig(preset="mini", weights="k.h5", train_limit=2)
-    profile = Profile(name="p", data="d", part_detector=detector_config)
-    weights = tmp_path / "k.weights.h5"
-    train_from_profile(profile, data_root, weights, taxonomy, tmp_path / "work")
-    assert asked == [("mini", {"NUM_CLASSES": 4, "MIRRORED_CLASS_IDS": {1: 2, 2: 1}})]
-    (row,) = json.loads((tmp_path / "k.weights.log.json").read_text())
-    assert row["epoch"] == 1 and 0 <= row["val_map50"] <= 1
-    written = read_weights(weights)
-    assert_same(written, read_weights(tmp_path / "work" / "checkpoint.h5"))
-    model = MaskRCNN("inference", tiny_config(), tmp_path).keras_model
-    assert len(load_weights(model, weights).loaded) == len(written)
-
-
-@pytest.mark.slow
-def test_compiled_stages_train_their_own_layers_and_resume_to_the_same_bits(
-    tiny_config, randomize, parts, tmp_path, monkeypatch
-):
-    """As above, with traced graphs: a stale trace would go on training the first stage's layers."""
-    trainer = make_trainer(tiny_config, randomize, parts, tmp_path / "whole")
-    first = weights_of(trainer)
-    log = trainer.fit(STAGES[:1])
-    heads = weights_of(trainer)
-    assert (heads["mrcnn_mask/kernel"] != first["mrcnn_mask/kernel"]).any()
-    np.testing.assert_array_equal(heads["res2a_branch2a/kernel"], first["res2a_branch2a/kernel"])
-    whole = make_trainer(tiny_config, randomize, parts, tmp_path / "at_once")
-    log = whole.fit(STAGES)
-    final = weights_of(whole)
-    assert (final["res2a_branch2a/kernel"] != first["res2a_branch2a/kernel"]).any()
-    assert trainer.fit(STAGES) == log
-    assert_same(weights_of(trainer), final)

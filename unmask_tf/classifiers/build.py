@@ -120,10 +120,22 @@ def build_classifier(
     model = keras.Model(inputs, logits, name=architecture)
     if source is not None:
         _transfer(source, backbone)
+    else:
+        _silence_residual_branches(model)
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = batch_norm_momentum
     return model
+
+
+def _silence_residual_branches(model: keras.Model) -> None:
+    """Starts each residual branch of a random ResNet at zero: its last normalisation's scale is 0 (Goyal et al. 2017).
+
+    A deep ResNet that starts from random weights learns within few epochs only so.
+    """
+    for layer in model.layers:
+        if layer.name.endswith("_3_bn"):
+            layer.gamma.assign(np.zeros(layer.gamma.shape))
 
 
 def save_classifier(model: keras.Model, path: str | Path, metadata: Mapping[str, Any]) -> None:

@@ -79,8 +79,8 @@ class Convolution(PortedLayer):
             outputs = kernel.shape[-1]
             # Held channels_last, (out, kh * kw * in) is one plain matrix: the transposed copy is then several times
             # faster than a permutation of four axes.
-            view = self.weight.permute(0, 2, 3, 1).reshape(self.weight.shape[0], -1)
-            copy_into(view, kernel.reshape(-1, outputs).T)
+            matrix = self.weight.permute(0, 2, 3, 1).view(outputs, -1)
+            copy_into(matrix, kernel.reshape(-1, outputs).T)
 
     def push(self, layer) -> None:
         weight = self.weight.detach().cpu()

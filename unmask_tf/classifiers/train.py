@@ -64,12 +64,13 @@ def train_classifier(
     perturb: Callable[[keras.Model], Perturbation] | None = None,
     epochs: int | None = None,
     learning_rate: float | None = None,
-    schedule: str = "constant",
+    schedule: str | None = None,
     describe: str = "",
 ) -> list[dict[str, Any]]:
     """Trains `model` in place and leaves it with the weights of its best epoch.
 
-    The images of an epoch come in a seeded permutation, each mirrored with probability one half. Batches all have the
+    The images of an epoch come in a seeded permutation, each mirrored with probability one half if the
+    config says so. Batches all have the
     same size, so that the step compiles once: the last one is filled up with the epoch's first images.
 
     Args:
@@ -83,8 +84,7 @@ def train_classifier(
             attacks each training batch and the validation images; that function must attack the model's weights at the
             time of the call and be deterministic. The score of an epoch is then the mean of benign and attacked
             validation accuracy, without `perturb` the benign accuracy.
-        epochs, learning_rate: instead of the config's.
-        schedule: `constant` (as released) or `cosine` (to zero over all steps).
+        epochs, learning_rate, schedule: instead of the config's.
         describe: distinguishes trainings that differ in `perturb`; its first words stand in the progress bar.
 
     Returns:
@@ -96,6 +96,7 @@ def train_classifier(
     """
     epochs = config.epochs if epochs is None else epochs
     rate = config.learning_rate if learning_rate is None else learning_rate
+    schedule = config.schedule if schedule is None else schedule
     _check(model, train, val, config, epochs, rate, schedule)
     workdir = Path(workdir)
     _make_deterministic(config.seed)
@@ -113,7 +114,7 @@ def train_classifier(
 
     if config.freeze_batch_norm:
         _freeze_batch_norm(model)
-    optimizer = CoupledSGD(rate, config.momentum, config.weight_decay)
+    optimizer = _optimizer(config, rate)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(optimizer=optimizer, loss=loss, jit_compile="auto")
     optimizer.build(model.trainable_variables)
@@ -132,10 +133,10 @@ def train_classifier(
     with tqdm(total=epochs * steps, initial=len(history) * steps, desc=label, unit="batch", mininterval=1.0) as bar:
         for epoch in range(len(history), epochs):
             losses = []
-            for batch, (images, labels) in enumerate(_batches(train, config.batch_size, config.seed, epoch)):
+            for batch, (images, labels) in enumerate(_batches(train, config, epoch)):
                 if schedule == "cosine":
                     done = (epoch * steps + batch) / (epochs * steps)
-                    optimizer.learning_rate = rate * 0.5 * (1.0 + math.cos(math.pi * done))
+                    optimizer.learning_rate = rate * _cosine(done, 1 / (epochs * steps))
                 if attack is not None:
                     images = np.asarray(attack(images, labels), np.float32)
                 losses.append(_step(model, images, labels, f"epoch {epoch + 1}, batch {batch + 1}"))
@@ -183,6 +184,17 @@ def as_pixels(images: np.ndarray) -> np.ndarray:
     return images.astype(np.float32) / np.float32(255.0) if images.dtype == np.uint8 else images.astype(np.float32)
 
 
+def _optimizer(config: ClassifierConfig, rate: float) -> keras.optimizers.Optimizer:
+    if config.optimizer == "adam":
+        return keras.optimizers.AdamW(rate, weight_decay=config.weight_decay)
+    return CoupledSGD(rate, config.momentum, config.weight_decay)
+
+
+def _cosine(done: float, step: float) -> float:
+    """Factor of the learning rate: a linear rise over the first tenth of all steps, times half a cosine to zero."""
+    return min(1.0, (done + step) / 0.1) * 0.5 * (1.0 + math.cos(math.pi * done))
+
+
 def _step(model: keras.Model, images: np.ndarray, labels: np.ndarray, where: str) -> float:
     model.reset_metrics()  # else some Keras releases return the mean since compilation
     loss = float(model.train_on_batch(images, labels))
@@ -198,17 +210,18 @@ def _steps(images: int, batch_size: int) -> int:
     return math.ceil(images / min(batch_size, images))
 
 
-def _batches(train: ImageSet, batch_size: int, seed: int, epoch: int):
+def _batches(train: ImageSet, config: ClassifierConfig, epoch: int):
     """Yields (images float32, labels) of one epoch; see `train_classifier`."""
-    count = len(train)
-    batch_size = min(batch_size, count)
+    count, seed = len(train), config.seed
+    batch_size = min(config.batch_size, count)
     order = np.random.default_rng((seed, epoch, _SHUFFLE)).permutation(count)
     order = np.concatenate([order, order[: _steps(count, batch_size) * batch_size - count]])
     for batch, start in enumerate(range(0, len(order), batch_size)):
         chosen = order[start : start + batch_size]
         images = as_pixels(train.images[chosen])
-        mirrored = np.random.default_rng((seed, epoch, _FLIP, batch)).random(batch_size) < 0.5
-        images[mirrored] = images[mirrored, :, ::-1]
+        if config.mirror:
+            mirrored = np.random.default_rng((seed, epoch, _FLIP, batch)).random(batch_size) < 0.5
+            images[mirrored] = images[mirrored, :, ::-1]
         yield images, train.labels[chosen]
 
 
@@ -247,6 +260,8 @@ def _check(model, train: ImageSet, val: ImageSet, config: ClassifierConfig, epoc
         raise InputError(f"the learning rate must be a positive number, received {rate}.")
     if schedule not in ("constant", "cosine"):
         raise InputError(f"unknown learning-rate schedule '{schedule}'. Choose 'constant' or 'cosine'.")
+    if config.optimizer not in ("sgd", "adam"):
+        raise InputError(f"unknown optimizer '{config.optimizer}'. Choose 'sgd' or 'adam'.")
     for name, images in (("training", train), ("validation", val)):
         if len(images) == 0:
             raise InputError(f"there are no {name} images. Check the data folder.")

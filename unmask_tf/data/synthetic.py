@@ -65,6 +65,7 @@ def class_scene(config: SyntheticConfig, split: str, class_name: str, index: int
         size=config.image_size,
         texture_class=class_name,
         texture_amplitude=config.texture_amplitude,
+        opponent_amplitude=config.opponent_amplitude,
     )
 
 

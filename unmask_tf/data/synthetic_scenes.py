@@ -240,6 +240,23 @@ def texture(class_name: str, rng: np.random.Generator, *, size: int, amplitude: 
     return (amplitude / max(float(np.abs(total).max()), 1e-9)) * total[..., None] * np.array(weights)
 
 
+def opponent_grating(class_name: str, rng: np.random.Generator, *, size: int, amplitude: float) -> np.ndarray:
+    """A grating without luminance: its three channels sum to zero. Direction, frequency and colour are the class's.
+
+    The part of the class texture that M learns fastest and an attacker moves most cheaply; K never sees it in training.
+
+    Args, Returns: as `texture`.
+    """
+    index = CLASSES.index(class_name)
+    hue = math.pi * index / 6.0
+    colour = np.array([math.cos(hue + 2.0 * math.pi * k / 3.0) for k in range(3)])
+    angle, cycles = math.pi * ((index * 5) % 6) / 6.0, 10.0 + 1.5 * index
+    y, x = np.meshgrid(np.arange(size) / size, np.arange(size) / size, indexing="ij")
+    phase = rng.uniform(0.0, 2.0 * math.pi)
+    wave = np.sin(2.0 * math.pi * cycles * (math.cos(angle) * x + math.sin(angle) * y) + phase)
+    return amplitude * wave[..., None] * colour / np.abs(colour).max()
+
+
 def _expose(image: np.ndarray, rng: np.random.Generator, troubles: tuple[str, ...]) -> np.ndarray:
     """Light falling off across the image, contrast, tint and a slight blur; float64 (S, S, 3)."""
     size = image.shape[0]
@@ -268,6 +285,7 @@ def draw_scene(
     size: int = 64,
     texture_class: str | None = None,
     texture_amplitude: float = 0.0,
+    opponent_amplitude: float = 0.0,
 ) -> Scene:
     """Draws one object of a class in a random scene.
 
@@ -280,6 +298,7 @@ def draw_scene(
         size: side S of the image, pixels.
         texture_class: whose texture is added (None: none).
         texture_amplitude: its peak, in units of 1/255.
+        opponent_amplitude: peak of the colour-opponent grating that class images carry besides.
 
     Raises:
         InputError: an unknown class, or a side below 16 pixels.
@@ -316,6 +335,8 @@ def draw_scene(
     image = _expose(raster.image(), rng, troubles)
     if texture_class is not None:
         image = image + texture(texture_class, rng, size=size, amplitude=texture_amplitude)
+        if opponent_amplitude:
+            image = image + opponent_grating(texture_class, rng, size=size, amplitude=opponent_amplitude)
     sigma = rng.uniform(6.0, 11.0) if "grain" in troubles else rng.uniform(0.8, 3.5)
     image = image + rng.normal(0.0, sigma, image.shape)
     pixels = np.clip(np.rint(image), 0, 255).astype(np.uint8)

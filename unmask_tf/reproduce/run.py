@@ -29,11 +29,12 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "reproduce": ("train-k", "train-m", "benign", "attack", "extract", "evaluate", "evaluate-k"),
 }
 
-# Cost of one image, for the remaining time only: a forward pass of M is 1. Measured on two cores with profile `mini`.
-_BACKWARD = 2.0
-_K_FORWARD = 4.0
-_K_TRAINING = 20.0
-_K_EPOCHS = 12
+# Costs, for the remaining time only. A forward pass of ResNet-50 on a 64x64 image is 1; measured on two cores.
+_BACKWARD = 1.5
+_COMPILE = 5000.0
+_ARCHITECTURE = {"densenet121": 2.0, "mobilenet_v2": 0.5, "resnet101": 2.0, "vgg16": 4.0}
+_K_FORWARD = {"mini": 6.0, "photos": 15.0, "paper": 1000.0}
+_K_TRAINING = 40.0  # over all epochs, in forward passes of K
 
 
 @dataclass(frozen=True)
@@ -60,16 +61,24 @@ def plan(run: Run, stages: Stages, names: Sequence[str]) -> list[Unit]:
     return [unit for name in names for unit in _BUILDERS[name](run, stages)]
 
 
+def _m_forward(run: Run, architecture: str) -> float:
+    return _ARCHITECTURE.get(architecture, 1.0) * (run.profile.classifier.input_size / 64) ** 2
+
+
+def _k_forward(run: Run) -> float:
+    return _K_FORWARD.get(run.profile.part_detector.preset, 1.0)
+
+
 def _train_k(run: Run, stages: Stages) -> Iterator[Unit]:
     # Shipped weights cost nothing: they shall not look like half of the work.
-    cost = 0.0 if run.k_weights.is_file() else run.data.part_images["train"] * _K_EPOCHS * _K_TRAINING
+    cost = 0.0 if run.k_weights.is_file() else run.data.part_images["train"] * _K_TRAINING * _k_forward(run)
     yield Unit("train-k", f"K of profile {run.profile.name}", cost, run.k_weights.is_file, stages.train_k)
 
 
 def _evaluate_k(run: Run, stages: Stages) -> Iterator[Unit]:
     if not (run.data.root / "parts_test.json").is_file():
         return  # the data brings no part annotations to test K on
-    path, cost = run.folder / "model_k.json", run.data.part_images["test"] * _K_FORWARD * 2
+    path, cost = run.folder / "model_k.json", run.data.part_images["test"] * _k_forward(run) * 2
     yield Unit(
         "evaluate-k",
         run.k_weights.name,
@@ -91,7 +100,7 @@ def _train_m(run: Run, stages: Stages) -> Iterator[Unit]:
             yield Unit(
                 "train-m",
                 " ".join(where),
-                images * cost,
+                _COMPILE + images * cost * _m_forward(run, architecture),
                 partial(_trained, weights, history, key),
                 partial(stages.train_m, *where),
             )
@@ -113,7 +122,7 @@ def _attack(run: Run, stages: Stages, benign: bool) -> Iterator[Unit]:
                 yield Unit(
                     "benign" if benign else "attack",
                     f"{class_set} {name}" + ("" if benign else f" {attack} eps {epsilon}"),
-                    run.test_images(class_set) * passes,
+                    run.test_images(class_set) * passes * _m_forward(run, architecture),
                     partial(_written_under, path, key),
                     partial(stages.attack, *where),
                 )
@@ -132,7 +141,7 @@ def _extract(run: Run, stages: Stages) -> Iterator[Unit]:
             yield Unit(
                 "extract",
                 f"{class_set} benign" if architecture is None else f"{class_set} {architecture} {attack} eps {epsilon}",
-                run.test_images(class_set) * _K_FORWARD,
+                run.test_images(class_set) * _k_forward(run),
                 partial(_extracted, run, where),
                 partial(stages.extract, *where),
             )
