@@ -35,7 +35,6 @@ export PYTHONHASHSEED    := 0
 export MPLBACKEND        := Agg
 export TF_CPP_MIN_LOG_LEVEL := 2
 export KMP_WARNINGS      := off
-export OMP_WAIT_POLICY   := PASSIVE
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 UNMASK = $(PY) -m unmask_tf

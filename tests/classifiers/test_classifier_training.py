@@ -137,7 +137,7 @@ def test_a_finished_training_is_not_repeated(undisturbed, tmp_path):
 _CHILD = """
 import os, signal, sys
 sys.path[:0] = [{tests!r}, {root!r}]
-import test_train as t
+import {module} as t
 def kill_in_epoch_two(bar_update=t.train_module._step, calls=[]):
     def step(*arguments):
         calls.append(1)
