@@ -186,7 +186,7 @@ PROFILES: dict[str, Profile] = {
         architectures=("mobilenet_v2",),
         classifier=ClassifierConfig(input_size=128, epochs=4, learning_rate=0.005, freeze_batch_norm=True),
         adversarial_training=AdversarialTrainingConfig(epochs=1, from_benign=True, learning_rate=0.002),
-        part_detector=PartDetectorConfig(preset="photos", weights="unmask_k_photos.h5"),
+        part_detector=PartDetectorConfig(preset="photos", weights="unmask_k_photos.h5", train_limit=800),
     ),
     "paper": Profile(
         name="paper",

@@ -382,3 +382,10 @@ def test_the_real_photographs_load(split, count):
             assert np.abs(box - instance.box).max() < 4
     for i in range(0, count, 97):
         assert dataset.load_image(i).shape == (dataset.images[i].height, dataset.images[i].width, 3)
+
+
+def test_spread_takes_images_evenly_in_file_order() -> None:
+    dataset = PartDataset(Taxonomy(("wheel",), {"car": ("wheel",)}, {}), tuple(range(10)))  # type: ignore[arg-type]
+    assert dataset.spread(4).images == (0, 2, 5, 7)
+    assert dataset.spread(None) is dataset
+    assert dataset.spread(10) is dataset

@@ -73,6 +73,12 @@ class PartDataset:
     def __len__(self) -> int:
         return len(self.images)
 
+    def spread(self, count: int | None) -> PartDataset:
+        """At most `count` images, evenly spaced in file order, so that every source of images has its share."""
+        if count is None or count >= len(self.images):
+            return self
+        return PartDataset(self.taxonomy, tuple(self.images[i * len(self.images) // count] for i in range(count)))
+
     def load_image(self, index: int) -> np.ndarray:
         """Pixels of image `index`: uint8 (H, W, 3), RGB.
 

@@ -116,7 +116,8 @@ def evaluate(model: MaskRCNN, dataset: PartDataset, *, limit: int | None = None,
         `map50`, `map` and `per_part` of masks where every part has one, else of boxes; the same with suffix `_bbox` for
         boxes; `iou_type`; `n_images`.
     """
-    count = len(dataset) if limit is None else min(limit, len(dataset))
+    dataset = dataset.spread(limit)
+    count = len(dataset)
     truth, all_masks = ground_truth(dataset, count)
     detect = model.detect if all_masks else model.detect_boxes
     rows: list[dict[str, Any]] = []

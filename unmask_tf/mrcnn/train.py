@@ -296,7 +296,7 @@ def mirrored_class_ids(taxonomy: Taxonomy) -> dict[int, int]:
 
 SCHEDULES: dict[str, tuple[Stage, ...]] = {
     "mini": (Stage("all", 9, 1e-3), Stage("all", 12, 1e-4)),
-    "photos": (Stage("heads", 3, 1e-3), Stage("heads", 4, 1e-4)),
+    "photos": (Stage("heads", 2, 1e-3), Stage("heads", 3, 1e-4)),
     "paper": (Stage("heads", 20, 1e-3), Stage("4+", 32, 1e-3), Stage("all", 40, 1e-4)),
 }
 
@@ -337,12 +337,10 @@ def train_from_profile(profile: Profile, data_root: Path, weights_out: Path, tax
     """
     name = profile.part_detector.preset
     config = preset(name, NUM_CLASSES=len(taxonomy.parts) + 1, MIRRORED_CLASS_IDS=mirrored_class_ids(taxonomy))
-    splits = {
-        split: read_part_instances(
-            data_root / f"parts_{split}.json", data_root / "images" / split, taxonomy, limit=limit
-        )
-        for split, limit in (("train", profile.part_detector.train_limit), ("val", None))
-    }
+    train, validation = (
+        read_part_instances(data_root / f"parts_{split}.json", data_root / "images" / split, taxonomy)
+        for split in ("train", "val")
+    )
     keras.utils.set_random_seed(config.SEED)
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
@@ -350,6 +348,6 @@ def train_from_profile(profile: Profile, data_root: Path, weights_out: Path, tax
         tf.config.experimental.enable_op_determinism()
     model = MaskRCNN("training", config, workdir)
     load_initial_weights(model, data_root, weights_out.parent)
-    log = Trainer(model, splits["train"], splits["val"]).fit(SCHEDULES[name])
+    log = Trainer(model, train.spread(profile.part_detector.train_limit), validation).fit(SCHEDULES[name])
     save_weights(model.keras_model, weights_out)
     write_json(weights_out.with_suffix(".log.json"), log)
