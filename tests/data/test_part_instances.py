@@ -12,6 +12,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from unmask_tf.data.part_instances import (
+    PartDataset,
     PartImage,
     PartInstance,
     decode_mask,
