@@ -23,6 +23,7 @@ class SyntheticConfig:
         class_images: M's and D's images per class in train, val, test.
         texture_amplitude: peak of the class texture's luminance, in units of 1/255; in K's images its class is random.
         opponent_amplitude: peak of the class texture's colour-opponent grating, which only class images carry.
+        class_hard_share: share of hard scenes (dark, small, cropped, hidden or alike) among the class images.
         seed: root seed of every drawing.
     """
 
@@ -31,6 +32,7 @@ class SyntheticConfig:
     class_images: tuple[int, int, int] = (360, 40, 24)
     texture_amplitude: float = 6.0
     opponent_amplitude: float = 10.0
+    class_hard_share: float = 0.5
     seed: int = 2020
 
 

@@ -262,7 +262,7 @@ STAGES = {
     "4+": r"(res4.*)|(bn4.*)|(res5.*)|(bn5.*)|(mrcnn\_.*)|(rpn\_.*)|(fpn\_.*)",
     "all": ".*",
 }
-LEARNING_RATE = 0.002
+LEARNING_RATE = 0.0005
 
 
 def train_steps():

@@ -12,7 +12,8 @@ WHOLE = (0.0, 0.0, 1.0, 1.0)
 
 def detect(rows, window=WHOLE, deltas=None, **settings):
     """Runs the layer on one image; a row is (box, class, score), of three classes and the background."""
-    config = Config(**{"NUM_CLASSES": 4, "DETECTION_MAX_INSTANCES": 5, "DETECTION_MIN_CONFIDENCE": 0.0, **settings})
+    defaults = {"NUM_CLASSES": 4, "DETECTION_MAX_INSTANCES": 5, "DETECTION_MIN_CONFIDENCE": 0.0}
+    config = Config(**{**defaults, "DROP_EMPTY_ROIS": True, **settings})
     rois = np.array([[box for box, _, _ in rows]], np.float32)
     probabilities = np.zeros((1, len(rows), 4), np.float32)
     for i, (_, class_id, score) in enumerate(rows):
@@ -119,7 +120,9 @@ def iou(a, b):
 @pytest.mark.parametrize("confidence", [0.0, 0.4])
 def test_a_batch_equals_the_slow_reference_image_by_image(confidence):
     rng = np.random.RandomState(4)
-    config = Config(NUM_CLASSES=5, DETECTION_MAX_INSTANCES=20, DETECTION_MIN_CONFIDENCE=confidence)
+    config = Config(
+        NUM_CLASSES=5, DETECTION_MAX_INSTANCES=20, DETECTION_MIN_CONFIDENCE=confidence, DROP_EMPTY_ROIS=True
+    )
     batch, count = 3, 80
     corner = rng.uniform(0, 0.8, (batch, count, 2))
     rois = np.concatenate([corner, corner + rng.uniform(0.05, 0.4, (batch, count, 2))], -1).astype(np.float32)

@@ -66,6 +66,7 @@ def class_scene(config: SyntheticConfig, split: str, class_name: str, index: int
         texture_class=class_name,
         texture_amplitude=config.texture_amplitude,
         opponent_amplitude=config.opponent_amplitude,
+        hard_share=config.class_hard_share,
     )
 
 

@@ -286,6 +286,7 @@ def draw_scene(
     texture_class: str | None = None,
     texture_amplitude: float = 0.0,
     opponent_amplitude: float = 0.0,
+    hard_share: float = HARD_SHARE,
 ) -> Scene:
     """Draws one object of a class in a random scene.
 
@@ -299,6 +300,7 @@ def draw_scene(
         texture_class: whose texture is added (None: none).
         texture_amplitude: its peak, in units of 1/255.
         opponent_amplitude: peak of the colour-opponent grating that class images carry besides.
+        hard_share: share of scenes that are dark, small, cropped, hidden or alike.
 
     Raises:
         InputError: an unknown class, or a side below 16 pixels.
@@ -309,7 +311,7 @@ def draw_scene(
     if size < 16:
         raise InputError(f"image size {size}: scenes are drawn from 16 pixels a side upwards.")
     troubles: tuple[str, ...] = ()
-    if rng.random() < HARD_SHARE:
+    if rng.random() < hard_share:
         troubles = tuple(str(t) for t in rng.choice(_TROUBLES, size=int(rng.integers(1, 3)), replace=False))
 
     raster = Raster(size)

@@ -18,6 +18,7 @@ class Config:
     Attributes:
         RPN_FEATURES, MASK_FEATURES: channels of the RPN's shared convolution and of the mask head.
         OPTIMIZER: `sgd` (Matterport's) or `adam`.
+        DROP_EMPTY_ROIS: leave padded ROIs out of the detections; Matterport lets them through, one pixel large.
         MIRRORED_CLASS_IDS: class index -> class index after a left-right flip (a mirrored image shows a car's other
             side); empty as released.
     """
@@ -68,6 +69,8 @@ class Config:
     DETECTION_MAX_INSTANCES = 100
     DETECTION_MIN_CONFIDENCE = 0.7
     DETECTION_NMS_THRESHOLD = 0.3
+
+    DROP_EMPTY_ROIS = False
 
     OPTIMIZER = "sgd"
     LEARNING_RATE = 0.001
@@ -156,6 +159,7 @@ class MiniConfig(Config):
     MAX_GT_INSTANCES = 32
     DETECTION_MAX_INSTANCES = 50
     DETECTION_MIN_CONFIDENCE = 0.3
+    DROP_EMPTY_ROIS = True
     OPTIMIZER = "adam"
     TRAIN_BN = None
 
@@ -180,6 +184,7 @@ class PhotosConfig(Config):
     IMAGE_MAX_DIM = 256
     TRAIN_ROIS_PER_IMAGE = 96
     DETECTION_MIN_CONFIDENCE = 0.5
+    DROP_EMPTY_ROIS = True
     OPTIMIZER = "adam"
     TRAIN_BN = False
 

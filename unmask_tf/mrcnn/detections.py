@@ -19,7 +19,7 @@ class DetectionLayer(layers.Layer):
 
     Call with ROIs (B, N, 4), probabilities (B, N, classes), deltas (B, N, classes, 4) and normalised windows (B, 4).
     Gives (B, DETECTION_MAX_INSTANCES, 6): y1, x1, y2, x2 (normalised), class index, score; zero where there are fewer.
-    Boxes without area never count, so that padded ROIs cannot crowd out real ones.
+    With DROP_EMPTY_ROIS boxes without area never count, so that padded ROIs cannot crowd out real ones.
     """
 
     def __init__(self, config: Config, **kwargs: Any) -> None:
@@ -34,7 +34,9 @@ class DetectionLayer(layers.Layer):
         refined = box_math.decode_deltas(rois, deltas * np.asarray(self.config.BBOX_STD_DEV, "float32"), ops)
         refined = box_math.clip(refined, window, ops)
 
-        valid = ops.logical_and(classes > 0, box_math.area(refined) > 0)
+        valid = classes > 0
+        if self.config.DROP_EMPTY_ROIS:
+            valid = ops.logical_and(valid, box_math.area(refined) > 0)
         if self.config.DETECTION_MIN_CONFIDENCE:
             valid = ops.logical_and(valid, scores >= self.config.DETECTION_MIN_CONFIDENCE)
         indices, kept = non_max_suppression(
