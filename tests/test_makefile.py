@@ -90,6 +90,7 @@ def test_setup_installs_once_and_again_only_for_new_requirements(checkout):
     assert pip_calls(checkout) == 1
     with open(checkout / "requirements.txt", "a") as file:
         file.write("another==1.0\n")
+    os.utime(checkout / "requirements.txt", (2**31, 2**31))  # later than the stamp, whatever the clock's grain
     make("setup", "PYTHON=./fake-python", cwd=checkout)
     assert pip_calls(checkout) == 2
 
