@@ -38,9 +38,9 @@ def test_the_best_anchor_of_a_box_is_positive_however_small_the_overlap():
     np.testing.assert_allclose(deltas[1], [2.5, 2.5, np.log(0.5) / 0.2, np.log(0.5) / 0.2])
 
 
-def test_anchors_that_share_the_best_overlap_are_all_positive():
+def test_of_anchors_that_share_the_best_overlap_the_first_is_positive():
     anchors = [(0, 0, 4, 4), (0, 6, 4, 10), (20, 20, 30, 30)]
-    assert match_anchors(anchors, [1], [(0, 0, 4, 10)])[0].tolist() == [1, 1, -1]
+    assert match_anchors(anchors, [1], [(0, 0, 4, 10)])[0].tolist() == [1, 0, -1]
 
 
 def test_an_anchor_is_regressed_onto_the_box_it_overlaps_most():
@@ -64,7 +64,7 @@ def test_an_image_without_parts_gives_negatives_only_up_to_the_limit():
 
 def test_at_most_half_of_the_chosen_anchors_are_positive():
     anchors = [(0, 0, 10, 10)] * 10 + [(50, 50, 60, 60)] * 20
-    match, deltas = match_anchors(anchors, [1], [(0, 0, 10, 20)])
+    match, deltas = match_anchors(anchors, [1], [(0, 0, 10, 12)])
     assert np.count_nonzero(match == 1) == 4 and np.count_nonzero(match == -1) == 4
     assert not match[:10].min() < 0 and not match[10:].max() > 0
     assert np.count_nonzero(deltas.any(axis=1)) == 4
@@ -350,3 +350,8 @@ def slow_mask(roi, box, mask):
             lower = mask[top + 1, left] * (1 - u) + mask[top + 1, left + 1] * u
             result[i, j] = upper * (1 - v) + lower * v
     return result
+
+
+def test_a_box_that_no_anchor_touches_makes_at_most_one_anchor_positive():
+    match, _ = match_anchors([(0, 0, 10, 10), (50, 50, 60, 60), (70, 70, 80, 80)], [1], [(30, 30, 31, 31)])
+    assert match.tolist() == [1, -1, -1]

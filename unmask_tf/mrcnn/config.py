@@ -18,7 +18,7 @@ class Config:
     Attributes:
         RPN_FEATURES, MASK_FEATURES: channels of the RPN's shared convolution and of the mask head.
         OPTIMIZER: `sgd` (Matterport's) or `adam`.
-        DROP_EMPTY_ROIS: leave padded ROIs out of the detections; Matterport lets them through, one pixel large.
+        DROP_EMPTY_ROIS: leave boxes without area out of the detections; Matterport keeps them, one pixel large.
         MIRRORED_CLASS_IDS: class index -> class index after a left-right flip (a mirrored image shows a car's other
             side); empty as released.
     """

@@ -19,8 +19,8 @@ def build_rpn_targets(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Matches anchors to ground truth.
 
-    An anchor is positive at IoU >= 0.7 with some box, or if it is the best one of a box; negative below 0.3. At most
-    half of RPN_TRAIN_ANCHORS_PER_IMAGE are positive; the surplus is dropped at random.
+    An anchor is positive at IoU >= 0.7 with some box, or if it is the (first) best one of a box; negative below 0.3.
+    At most half of RPN_TRAIN_ANCHORS_PER_IMAGE are positive; the surplus is dropped at random.
 
     Args:
         anchors: pixel anchors (A, 4).
@@ -45,7 +45,7 @@ def build_rpn_targets(
         overlaps = box_math.iou_matrix(anchors, gt_boxes)
         best_box, best_iou = overlaps.argmax(axis=1), overlaps.max(axis=1)
         match[(best_iou < 0.3) & no_crowd] = -1
-        match[np.flatnonzero((overlaps == overlaps.max(axis=0)).any(axis=1))] = 1
+        match[overlaps.argmax(axis=0)] = 1
         match[best_iou >= 0.7] = 1
     else:
         match[no_crowd] = -1
