@@ -34,12 +34,22 @@ class Drawn:
     def __init__(self, *images, taxonomy=PARTS):
         self.taxonomy, self.parts = taxonomy, images
         self.images = tuple(PartImage(None, 100, 100) for _ in images)
+        self.places = list(range(len(images)))
 
     def __len__(self):
         return len(self.parts)
 
+    def spread(self, count):
+        """Evenly spaced images, as `PartDataset.spread`; an image's pixels keep telling its place in the whole."""
+        size = len(self.parts)
+        if count is None or count >= size:
+            return self
+        part = Drawn(*(self.parts[i * size // count] for i in range(count)), taxonomy=self.taxonomy)
+        part.places = [self.places[i * size // count] for i in range(count)]
+        return part
+
     def load_image(self, index):
-        return np.full((100, 100, 3), index, np.uint8)
+        return np.full((100, 100, 3), self.places[index], np.uint8)
 
     def load_instances(self, index):
         rows = self.parts[index]
@@ -201,13 +211,16 @@ def test_data_with_a_box_only_part_is_scored_by_boxes_without_the_mask_head():
     assert (scores["iou_type"], scores["map50"], scores["map50_bbox"]) == ("bbox", 1.0, 1.0)
 
 
-def test_a_limit_takes_the_first_images():
-    data = Drawn([("wheel", A, True)], [("door", B, True)], [("wheel", C, True)])
-    oracle = Oracle(data)
-    scores = run(oracle, data, limit=1, batch_size=2)
-    assert oracle.calls == [("masks", [0, 0])]
-    assert scores["n_images"] == 1 and scores["per_part"] == {"wheel": 1.0}
-    assert run(Oracle(data), data, limit=9)["n_images"] == 3
+def test_a_limit_takes_evenly_spaced_images():
+    """Two of five are the images 0 and 2, three of five 0, 1 and 3: each source of a sorted file has its share."""
+    data = Drawn(*([(part, A, True)] for part in ("wheel", "door", "tail", "door", "tail")))
+    for limit, places, found in ((2, [0, 2], {"wheel", "tail"}), (3, [0, 1, 3], {"wheel", "door"})):
+        oracle = Oracle(data)
+        scores = run(oracle, data, limit=limit, batch_size=3)
+        assert [place for _, batch in oracle.calls for place in batch][:limit] == places
+        assert scores["n_images"] == limit and set(scores["per_part"]) == found
+        assert scores["map50"] == 1.0, "each detection is held against its own image's parts"
+    assert run(Oracle(data), data, limit=9)["n_images"] == 5
 
 
 def test_a_profiles_k_is_scored_on_the_named_split_with_every_detection_kept(
@@ -224,7 +237,9 @@ def test_a_profiles_k_is_scored_on_the_named_split_with_every_detection_kept(
     profile = Profile(name="p", data="d", part_detector=PartDetectorConfig(preset="mini", weights="k.h5"), limit=2)
     scores = module.evaluate_from_profile(profile, data_root, tmp_path / "k.h5", taxonomy, "val")
     assert asked == [("mini", {"NUM_CLASSES": 4, "DETECTION_MIN_CONFIDENCE": 0.0})]
-    assert scores["n_images"] == 2 and scores["iou_type"] == "segm"
+    # Two of four are the images 0 and 2; image 2 has a wheel without a mask, so that boxes are scored.
+    assert scores["n_images"] == 2 and scores["iou_type"] == "bbox"
+    assert set(scores["per_part"]) == {"wheel", "vehicle_left"}, "image 1 shows the right side"
     data = read_part_instances(data_root / "parts_val.json", data_root / "images" / "val", taxonomy)
     assert scores == evaluate(detector, data, limit=2)
 
