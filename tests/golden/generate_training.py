@@ -9,7 +9,7 @@ import mrcnn.utils
 import numpy as np
 import tensorflow as tf
 import weights
-from reference import Config, K, build, start_session
+from reference import Config, K, build, configured, start_session
 
 LOSSES = ("rpn_class_loss", "rpn_bbox_loss", "mrcnn_class_loss", "mrcnn_bbox_loss", "mrcnn_mask_loss")
 
@@ -61,28 +61,36 @@ def masks():
 
 
 def rpn_targets():
-    """build_rpn_targets with and without subsampling, with a crowd, with more positives than fit."""
+    """build_rpn_targets with and without subsampling, with a crowd, with more positives than fit; on the released
+    system's canvas, and on an oblong one.
+    """
     arrays, cases = {}, []
-    config = Config()
-    anchors = _pixel_anchors(config, (128, 128, 3))
     generator = np.random.RandomState(70)
     few = random_boxes(generator, 5, 128, 128).astype(np.int32)
     jitter = generator.randint(-2, 3, (60, 4)) + np.array([40, 40, 72, 72])
     many = np.concatenate([few, jitter.astype(np.int32)])
-    for name, boxes, ids, budget in [
-        ("few", few, np.arange(1, 6, dtype=np.int32), 256),
-        ("few_all", few, np.arange(1, 6, dtype=np.int32), 100000),
-        ("crowd_all", few, np.array([3, -1, 4, 5, -2], np.int32), 100000),
-        ("many", many, np.ones(len(many), np.int32), 16),
-        ("tiny_all", np.array([[60, 60, 62, 63], [0, 0, 128, 128]], np.int32), np.array([1, 2], np.int32), 100000),
+    small, large = (8, 16, 32, 64, 128), (32, 64, 128, 256, 512)
+    five, two = np.arange(1, 6, dtype=np.int32), np.array([1, 2], np.int32)
+    oblong, wide = (random_boxes(generator, 5, *side).astype(np.int32) for side in ((64, 192), (1024, 1024)))
+    for name, boxes, ids, budget, side, scales in [
+        ("few", few, five, 256, (128, 128), small),
+        ("few_all", few, five, 100000, (128, 128), small),
+        ("crowd_all", few, np.array([3, -1, 4, 5, -2], np.int32), 100000, (128, 128), small),
+        ("many", many, np.ones(len(many), np.int32), 16, (128, 128), small),
+        ("tiny_all", np.array([[60, 60, 62, 63], [0, 0, 128, 128]], np.int32), two, 100000, (128, 128), small),
+        ("oblong", oblong, five, 256, (64, 192), small),
+        ("released", wide, five, 256, (1024, 1024), large),
+        ("released_all", wide, five, 1000000, (1024, 1024), large),
     ]:
-        config.RPN_TRAIN_ANCHORS_PER_IMAGE = budget
+        config = configured(RPN_TRAIN_ANCHORS_PER_IMAGE=budget, RPN_ANCHOR_SCALES=scales)
+        anchors = _pixel_anchors(config, (*side, 3))
         np.random.seed(71)
-        match, deltas = mrcnn.model.build_rpn_targets((128, 128, 3), anchors, ids, boxes, config)
+        match, deltas = mrcnn.model.build_rpn_targets((*side, 3), anchors, ids, boxes, config)
         positive = int(np.sum(match == 1))
         arrays.update({name + "_boxes": boxes, name + "_ids": ids, name + "_match": match.astype(np.int8)})
         arrays[name + "_deltas"] = deltas[:positive]
-        cases.append(dict(name=name, budget=budget, seed=71, positive=positive, negative=int(np.sum(match == -1))))
+        cases.append(dict(name=name, budget=budget, seed=71, shape=side, anchor_scales=scales, positive=positive,
+                          negative=int(np.sum(match == -1))))  # fmt: skip
     return arrays, cases
 
 
@@ -262,11 +270,14 @@ STAGES = {
     "4+": r"(res4.*)|(bn4.*)|(res5.*)|(bn5.*)|(mrcnn\_.*)|(rpn\_.*)|(fpn\_.*)",
     "all": ".*",
 }
-LEARNING_RATE = 0.0005
+# So small for all layers that rounding does not grow from step to step: at 0.0005, noise of one part in ten million in
+# the image moves the third step's losses by 0.1 %.
+LEARNING_RATES = {"heads": 0.0005, "4+": 0.0005, "all": 0.00002}
 
 
-def train_steps():
-    """One image with given ROIs: losses, gradient norms and three optimiser steps for each training stage.
+def train_steps(stages, **settings):
+    """One image with given ROIs: losses, gradient norms and three optimiser steps for each training stage, and digests
+    of what the steps changed in every weight.
 
     The ROIs are few enough that the sampling keeps all positives and all negatives, so that losses do not depend on
     the shuffle.
@@ -274,19 +285,18 @@ def train_steps():
     original = mrcnn.model.norm_boxes_graph
     # The package cannot normalise the integer ROIs that it asks for.
     mrcnn.model.norm_boxes_graph = lambda boxes, shape: original(tf.cast(boxes, tf.float32), shape)
-    config = Config()
-    config.USE_RPN_ROIS, config.POST_NMS_ROIS_TRAINING, config.TRAIN_ROIS_PER_IMAGE = False, 27, 32
+    config = configured(USE_RPN_ROIS=False, POST_NMS_ROIS_TRAINING=27, TRAIN_ROIS_PER_IMAGE=32, **settings)
     model = build("training", config)
     net = model.keras_model
     generator = np.random.RandomState(120)
     image = weights.picture(121, 128, 128)
     full = weights.blobs(122, 128, 128, 3)
-    ids = np.array([5, 17, 44], np.int32)
+    ids = np.array([5, 17, config.NUM_CLASSES - 1], np.int32)
     boxes = mrcnn.utils.extract_bboxes(full)
     # No ROI shares an edge with its box: rounding would decide whether the outermost samples lie inside the mask.
     near = np.repeat(boxes, 3, axis=0) + generator.choice([-2, -1, 1, 2], (9, 4))
     rois = np.concatenate([near, random_boxes(generator, 18, 128, 128)]).astype(np.int32)
-    active = np.ones(45, np.int32)
+    active = np.ones(config.NUM_CLASSES, np.int32)
     molded, meta, _ = model.mold_inputs([image])
     meta[0, 12:] = active
     np.random.seed(123)
@@ -310,14 +320,17 @@ def train_steps():
                             np.arange(filled, len(sampled))])  # fmt: skip
     arrays.update(sampled=sampled[order], class_ids=class_ids[order], class_logits=targets[4][0][order])
     arrays.update(bbox_targets=targets[2][0][order], mask_targets=np.packbits(targets[3][0][order].astype(bool)))
-    result = dict(picture_seed=121, mask_seed=122, positive=positive, filled=filled, learning_rate=LEARNING_RATE,
+    result = dict(backbone=config.BACKBONE, classes=config.NUM_CLASSES, picture_seed=121, mask_seed=122,
+                  positive=positive, filled=filled,
                   momentum=config.LEARNING_MOMENTUM, clipnorm=config.GRADIENT_CLIP_NORM,
                   weight_decay=config.WEIGHT_DECAY, stages={})  # fmt: skip
     initial = [(w, K.get_value(w)) for w in net.weights]
-    for stage in ("heads", "4+", "all"):
+    names = ["/".join(w.name.split(":")[0].split("/")[-2:]) for w in net.weights]
+    result["weights"] = names
+    for stage in stages:
         K.batch_set_value(initial)
         model.set_trainable(STAGES[stage], verbose=0)
-        model.compile(LEARNING_RATE, config.LEARNING_MOMENTUM)
+        model.compile(LEARNING_RATES[stage], config.LEARNING_MOMENTUM)
         trainable = net.trainable_weights
         gradients = K.gradients(net.total_loss, trainable)
         tensors = [net.total_loss, _regulariser(model)] + [net.get_layer(name).output for name in LOSSES]
@@ -325,10 +338,16 @@ def train_steps():
         values = [float(np.mean(value)) for value in first[: len(tensors)]]
         norms = {w.name: float(np.linalg.norm(g)) for w, g in zip(trainable, first[len(tensors) :])}  # noqa: B905
         steps = [[float(v) for v in net.train_on_batch(batch, [])] for _ in range(3)]
+        # The model lists its trainable weights first, so that the order differs from stage to stage.
+        moved = [K.get_value(w) - before for w, before in initial]
+        digests = [weights.digest(name, change) for name, change in zip(names, moved)]  # noqa: B905
+        arrays["moved_" + stage] = np.array(digests, np.float32)
         result["stages"][stage] = dict(
-            total=values[0], regulariser=values[1], losses={LOSSES[i]: values[2 + i] for i in range(5)},
+            learning_rate=LEARNING_RATES[stage], total=values[0], regulariser=values[1],
+            losses={LOSSES[i]: values[2 + i] for i in range(5)},
             trainable_weights=len(trainable), gradient_norms=norms,
             global_norm=float(np.sqrt(sum(n * n for n in norms.values()))), steps=steps,
             metrics=list(net.metrics_names),
         )  # fmt: skip
+    mrcnn.model.norm_boxes_graph = original
     return arrays, result

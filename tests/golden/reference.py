@@ -36,12 +36,9 @@ class Config(mrcnn.config.Config):
     DETECTION_MIN_CONFIDENCE = 0
 
 
-class Pad64Config(Config):
-    """Rectangular input, and a score threshold."""
-
-    IMAGE_RESIZE_MODE = "pad64"
-    IMAGE_MIN_DIM = 64
-    DETECTION_MIN_CONFIDENCE = 0.5
+def configured(**settings):
+    """The configuration with other settings; the package derives values from them when it is made."""
+    return type("Configured", (Config,), settings)()
 
 
 def use_release_resize():

@@ -11,7 +11,12 @@ from typing import Any
 import keras
 import numpy as np
 
+from unmask_tf.mrcnn import boxes
+from unmask_tf.mrcnn import model as model_module
 from unmask_tf.mrcnn.config import Config
+from unmask_tf.mrcnn.image import mold_image
+from unmask_tf.mrcnn.rpn import ProposalLayer
+from unmask_tf.mrcnn.targets import minimize_masks
 from unmask_tf.mrcnn.weights import named_weights
 
 FOLDER = Path(__file__).resolve().parent.parent / "golden"
@@ -60,6 +65,95 @@ def config(**overrides: Any) -> Config:
         "DETECTION_MIN_CONFIDENCE": 0.0,
     }
     return Config(**{**settings, **overrides})
+
+
+def network_config(case: dict[str, Any]) -> Config:
+    """The settings of a case of golden.json's `network`."""
+    return config(
+        BACKBONE=case["backbone"],
+        NUM_CLASSES=case["classes"],
+        IMAGE_RESIZE_MODE=case["mode"],
+        IMAGE_MIN_DIM=case["min_dim"],
+        IMAGE_MAX_DIM=case["max_dim"],
+        RPN_ANCHOR_SCALES=tuple(case["anchor_scales"]),
+        POST_NMS_ROIS_INFERENCE=case["proposals"],
+        DETECTION_MIN_CONFIDENCE=case["min_confidence"],
+    )
+
+
+def picture(case: dict[str, Any]) -> np.ndarray:
+    """The image of such a case."""
+    return weights.picture(case["seed"], case["height"], case["width"])
+
+
+class _GivenProposals(ProposalLayer):
+    """Stands in for the RPN's proposals: fixed ROIs, so that the losses depend on no tie and no shuffle."""
+
+    rois: np.ndarray
+
+    def call(self, inputs: list[Any]) -> Any:
+        return keras.ops.convert_to_tensor(self.rois[None])
+
+
+def training_case(name: str) -> tuple[Any, dict[str, np.ndarray]]:
+    """The training graph with the reference's ROIs, without weights, and the batch that the reference was given.
+
+    Args:
+        name: `train_steps` or `train_steps_deep`.
+    """
+    case, stored = facts()[name], arrays(name)
+    settings = config(
+        BACKBONE=case["backbone"],
+        NUM_CLASSES=case["classes"],
+        TRAIN_ROIS_PER_IMAGE=32,
+        POST_NMS_ROIS_TRAINING=200,
+        MAX_GT_INSTANCES=3,
+    )
+    # The target layer draws from at least TRAIN_ROIS_PER_IMAGE proposals: the rest is padding.
+    padded = np.zeros((200, 4), np.float32)
+    padded[: len(stored["rois"])] = boxes.normalize(stored["rois"], (128, 128))
+    original = model_module.ProposalLayer
+    model_module.ProposalLayer = type("GivenProposals", (_GivenProposals,), {"rois": padded})
+    try:
+        graph = model_module.build_training_model(settings)
+    finally:
+        model_module.ProposalLayer = original
+    masks = masks_of(case["mask_seed"], 128, 128, 3)
+    deltas = np.zeros((1, settings.RPN_TRAIN_ANCHORS_PER_IMAGE, 4), np.float32)
+    deltas[0, : len(stored["deltas"])] = stored["deltas"]
+    batch = {
+        "input_image": mold_image(weights.picture(case["picture_seed"], 128, 128), settings)[None],
+        "input_active_class_ids": np.ones((1, case["classes"]), np.float32),
+        "input_rpn_match": stored["match"][None].astype(np.int32),
+        "input_rpn_bbox": deltas,
+        "input_gt_class_ids": stored["ids"][None],
+        "input_gt_boxes": boxes.normalize(stored["boxes"], (128, 128))[None],
+        "input_gt_masks": minimize_masks(stored["boxes"], masks, settings.MINI_MASK_SHAPE)[None],
+        "input_gt_has_mask": np.ones((1, 3), bool),
+    }
+    return graph, batch
+
+
+def assert_masks_alike(ours: np.ndarray, theirs: np.ndarray) -> None:
+    """IoU above 0.99 of corresponding masks (H, W, N); of fewer than 100 pixels, one may differ: its probability is
+    one half but for rounding.
+    """
+    wrong, union = (ours ^ theirs).sum(axis=(0, 1)), (ours | theirs).sum(axis=(0, 1))
+    assert (wrong < np.maximum(0.01 * union, 1.5)).all(), [(w, u) for w, u in zip(wrong, union, strict=True) if w]
+
+
+def assert_moved_alike(name: str, stage: str, ours: dict[str, np.ndarray]) -> None:
+    """Three training steps changed every weight as they did in the package, by digests of the changes.
+
+    Each of the compared entries agrees to 1e-6, and the whole tensor's change to 5 % of its norm, beyond what rounding
+    to float32 takes: of weights near 1, single steps are a few units in the last place.
+    """
+    expected = dict(zip(facts()[name]["weights"], arrays(name)[f"moved_{stage}"], strict=True))
+    assert set(ours) == set(expected)
+    for weight, theirs in expected.items():
+        least = 5e-6 if weight.endswith(("gamma", "variance")) else 2e-7
+        np.testing.assert_allclose(ours[weight][2:], theirs[2:], rtol=0, atol=1e-6, err_msg=weight)
+        np.testing.assert_allclose(ours[weight][:2], theirs[:2], rtol=0, atol=0.05 * theirs[0] + least, err_msg=weight)
 
 
 def seed_weights(model: keras.Model) -> None:

@@ -32,6 +32,14 @@ ACTIVATIONS = {
     "hard_silu": lambda x: x * F.relu6(x + 3.0) / 6.0,
 }
 
+RECTIFIERS = {"relu": F.relu_, "relu6": lambda x: F.relu6(x, inplace=True)}
+"""Those of ACTIVATIONS that may overwrite a tensor which nothing else reads."""
+
+
+def rectified(x: Tensor, rectifier: str | None) -> Tensor:
+    """Overwrites `x`, fresh from the layer that calls this, by its rectified values."""
+    return x if rectifier is None else RECTIFIERS[rectifier](x)
+
 
 def channel_dim(x: Tensor) -> int:
     """Where Keras' last axis stands in `x`."""
@@ -148,10 +156,14 @@ class ZeroPadding(PortedLayer):
 
 
 class Pooling(PortedLayer):
-    """MaxPooling2D and AveragePooling2D; with 'same' padding neither counts the padded pixels."""
+    """MaxPooling2D and AveragePooling2D; with 'same' padding neither counts the padded pixels.
 
-    def __init__(self, layer) -> None:
+    `pads` (of equal sides) belong to a ZeroPadding2D before a maximum over rectified pixels.
+    """
+
+    def __init__(self, layer, pads=((0, 0), (0, 0))) -> None:
         super().__init__(layer)
+        self.padding = (pads[0][0], pads[1][0])
         self.maximum = isinstance(layer, keras.layers.MaxPooling2D)
         self.size, self.stride = tuple(layer.pool_size), tuple(layer.strides)
         self.same = layer.padding == "same"
@@ -159,7 +171,7 @@ class Pooling(PortedLayer):
     def forward(self, x: Tensor) -> Tensor:
         pads = same_pads(x, self.size, self.stride) if self.same else ((0, 0), (0, 0))
         if self.maximum:
-            return F.max_pool2d(pad(x, pads, float("-inf")), self.size, self.stride)
+            return F.max_pool2d(pad(x, pads, float("-inf")), self.size, self.stride, self.padding)
         pooled = F.avg_pool2d(pad(x, pads), self.size, self.stride)
         if not self.same:
             return pooled
@@ -181,9 +193,9 @@ class GlobalPooling(PortedLayer):
 class Merge(PortedLayer):
     """Add, Subtract, Multiply, Average, Maximum and Concatenate (over the last Keras axis)."""
 
-    def __init__(self, layer) -> None:
+    def __init__(self, layer, rectifier: str | None = None) -> None:
         super().__init__(layer)
-        self.kind = type(layer).__name__
+        self.kind, self.rectifier = type(layer).__name__, rectifier
         if self.kind == "Concatenate" and layer.axis not in (-1, 3):
             raise unsupported(layer, f"axis {layer.axis}")
 
@@ -200,7 +212,22 @@ class Merge(PortedLayer):
         result = inputs[0]
         for x in inputs[1:]:
             result = combine(result, x)
-        return result / len(inputs) if self.kind == "Average" else result
+        result = result / len(inputs) if self.kind == "Average" else result
+        return rectified(result, self.rectifier)
+
+
+class Subsampling(PortedLayer):
+    """Every stride-th row and column: what remains of a convolution's stride that was moved up the graph."""
+
+    def __init__(self, strides: tuple[int, int]) -> None:
+        nn.Module.__init__(self)
+        self.strides = strides
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, :, :: self.strides[0], :: self.strides[1]]
+
+    def pull(self) -> None:
+        """There is nothing to copy."""
 
 
 class ReverseChannels(PortedLayer):

@@ -66,6 +66,8 @@ def train_classifier(
     learning_rate: float | None = None,
     schedule: str | None = None,
     describe: str = "",
+    on_epoch: Callable[[list[dict[str, Any]]], None] | None = None,
+    progress: Callable[[float], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Trains `model` in place and leaves it with the weights of its best epoch.
 
@@ -86,6 +88,8 @@ def train_classifier(
             validation accuracy, without `perturb` the benign accuracy.
         epochs, learning_rate, schedule: instead of the config's.
         describe: distinguishes trainings that differ in `perturb`; its first words stand in the progress bar.
+        on_epoch: called with the records so far after each epoch, once its checkpoint is on the disk.
+        progress: called with the share of all batches that is done, after each batch.
 
     Returns:
         One record per epoch: `epoch` (from 1), `loss` (mean over the batches), `val_accuracy`, with `perturb` also
@@ -142,6 +146,8 @@ def train_classifier(
                 losses.append(_step(model, images, labels, f"epoch {epoch + 1}, batch {batch + 1}"))
                 bar.set_postfix(loss=f"{np.mean(losses):.3f}", refresh=False)
                 bar.update()
+                if progress is not None:
+                    progress((epoch * steps + batch + 1) / (epochs * steps))
             record = {"epoch": epoch + 1, "loss": float(np.mean(losses)), **_validate(model, val, config, attack)}
             history.append(record)
             present = [np.array(keras.ops.convert_to_numpy(value)) for value in model.variables]
@@ -150,6 +156,8 @@ def train_classifier(
             values = [np.array(keras.ops.convert_to_numpy(value)) for value in optimizer.variables]
             write_checkpoint(workdir, TrainingState(history, present, values, best, best_score), training)
             bar.set_postfix(loss=f"{record['loss']:.3f}", val=f"{record['score']:.3f}")
+            if on_epoch is not None:
+                on_epoch(list(history))
     assign(model.variables, best)
     return history
 

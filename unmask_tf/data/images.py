@@ -15,11 +15,12 @@ _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
 MAX_PIXELS = 1 << 26
 
 
-def read_image(path: str | Path) -> np.ndarray:
+def read_image(path: str | Path, *, upright: bool = True) -> np.ndarray:
     """Reads one image file: uint8 (H, W, 3), RGB.
 
-    The EXIF orientation is applied. Grey and palette images become RGB; an alpha channel is dropped and its colours
-    kept, as torchvision's image loader does; 16-bit grey keeps its upper 8 bits. Of an animation, the first frame.
+    The EXIF orientation is applied (unless `upright` is False). Grey and palette images become RGB; an alpha channel is
+    dropped and its colours kept, as torchvision's image loader does; 16-bit grey keeps its upper 8 bits. Of an
+    animation, the first frame.
 
     Raises:
         InputError: the file is missing, unreadable, no image, damaged, or larger than `MAX_PIXELS` pixels.
@@ -31,7 +32,7 @@ def read_image(path: str | Path) -> np.ndarray:
         with Image.open(path, formats=_FORMATS) as image:
             _refuse_oversized(path, image.width * image.height)
             image.load()
-            return np.ascontiguousarray(_to_rgb(ImageOps.exif_transpose(image)))
+            return np.ascontiguousarray(_to_rgb(ImageOps.exif_transpose(image) if upright else image))
     except (InputError, MemoryError):
         raise
     except FileNotFoundError as error:

@@ -15,7 +15,7 @@ from unmask_tf.errors import InputError
 from unmask_tf.mrcnn.config import Config
 
 # blocks of stages 2..5, and the bottleneck width of stage 2 (it doubles from stage to stage)
-_RESNETS = {
+RESNETS = {
     "resnet50": ((3, 4, 6, 3), 64),
     "resnet101": ((3, 4, 23, 3), 64),
     "resnet_slim": ((2, 2, 2, 2), 16),
@@ -65,7 +65,7 @@ def _bottleneck(x: Any, width: int, stage: int, block: int, train_bn: bool | Non
 
 def resnet(image: Any, architecture: str, train_bn: bool | None) -> list[Any]:
     """ResNet stages [C2, C3, C4, C5] of molded images (B, H, W, 3)."""
-    blocks, width = _RESNETS[architecture]
+    blocks, width = RESNETS[architecture]
     x = layers.ZeroPadding2D(3)(image)
     x = layers.Conv2D(width, 7, strides=2, name="conv1")(x)
     x = BatchNorm(train_bn, name="bn_conv1")(x)
@@ -81,7 +81,7 @@ def resnet(image: Any, architecture: str, train_bn: bool | None) -> list[Any]:
 def mobilenet_v2(image: Any, config: Config) -> list[Any]:
     """MobileNetV2 stages [C2, C3, C4, C5]; its batch normalisation stays in inference mode."""
     pixels = (image + ops.convert_to_tensor(config.MEAN_PIXEL, "float32")) / 127.5 - 1.0
-    base = keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=(*config.IMAGE_SHAPE[:2], 3))
+    base = keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=tuple(image.shape[1:]))
     outputs = [base.get_layer(name).output for name in _MOBILENET_STAGES]
     return list(_InferenceModel(base.input, outputs, name="mobilenet_v2")(pixels))
 
@@ -90,11 +90,11 @@ def build_backbone(image: Any, config: Config) -> list[Any]:
     """[C2, C3, C4, C5] of molded images, by `config.BACKBONE` (a name, or a callable returning C1..C5 or C2..C5)."""
     if callable(config.BACKBONE):
         return list(config.BACKBONE(image, "resnet101", stage5=True, train_bn=config.TRAIN_BN))[-4:]
-    if config.BACKBONE in _RESNETS:
+    if config.BACKBONE in RESNETS:
         return resnet(image, config.BACKBONE, config.TRAIN_BN)
     if config.BACKBONE == "mobilenet_v2":
         return mobilenet_v2(image, config)
-    raise InputError(f"unknown BACKBONE '{config.BACKBONE}'. Choose one of: {', '.join(_RESNETS)}, mobilenet_v2.")
+    raise InputError(f"unknown BACKBONE '{config.BACKBONE}'. Choose one of: {', '.join(RESNETS)}, mobilenet_v2.")
 
 
 def feature_pyramid(stages: list[Any], channels: int) -> list[Any]:

@@ -19,6 +19,7 @@ from unmask_tf.data.part_instances import PartDataset, read_part_instances
 from unmask_tf.errors import InputError
 from unmask_tf.mrcnn.config import preset
 from unmask_tf.mrcnn.model import MaskRCNN
+from unmask_tf.mrcnn.voc import voc_scores
 from unmask_tf.mrcnn.weights import load_weights
 from unmask_tf.taxonomy import Taxonomy
 
@@ -109,12 +110,21 @@ def mean_average_precision(truth: COCO, rows: list[dict[str, Any]], kind: str) -
     return {"map50": float(np.mean(list(per_part.values()))), "map": float(precision.mean()), "per_part": per_part}
 
 
+def _scores(truth: COCO, rows: list[dict[str, Any]], kind: str) -> dict[str, Any]:
+    names = {category["id"]: category["name"] for category in truth.dataset["categories"]}
+    return {
+        **mean_average_precision(truth, rows, kind),
+        **voc_scores(truth.dataset["annotations"], rows, names, kind),
+    }
+
+
 def evaluate(model: MaskRCNN, dataset: PartDataset, *, limit: int | None = None, batch_size: int = 8) -> dict[str, Any]:
     """Evaluates K on annotated images.
 
     Returns:
-        `map50`, `map` and `per_part` of masks where every part has one, else of boxes; the same with suffix `_bbox` for
-        boxes; `iou_type`; `n_images`.
+        `map50`, `map` and `per_part` (see `mean_average_precision`) and `voc_map50`, `voc_per_part` and `image_map50`
+        (see `voc_scores`) of masks where every part has one, else of boxes; the same with suffix `_bbox` for boxes;
+        `iou_type`; `n_images`.
     """
     dataset = dataset.spread(limit)
     count = len(dataset)
@@ -125,8 +135,8 @@ def evaluate(model: MaskRCNN, dataset: PartDataset, *, limit: int | None = None,
         images = [dataset.load_image(i) for i in range(start, min(start + batch_size, count))]
         padded = images + [images[-1]] * (batch_size - len(images))
         rows += detections_as_coco(detect(padded)[: len(images)], start)
-    boxes = mean_average_precision(truth, rows, "bbox")
-    best = mean_average_precision(truth, rows, "segm") if all_masks else boxes
+    boxes = _scores(truth, rows, "bbox")
+    best = _scores(truth, rows, "segm") if all_masks else boxes
     return {
         **best,
         **{f"{name}_bbox": value for name, value in boxes.items()},

@@ -35,9 +35,55 @@ def resize_bilinear(image: np.ndarray, height: int, width: int) -> np.ndarray:
     Samples outside the image count as 0, so the outermost pixels fade when the image grows, but no result other than
     0 itself leaves the image's range.
     """
-    zoom = [height / image.shape[0], width / image.shape[1], 1]
-    resized = ndimage.zoom(image.astype(np.float64), zoom, order=1, mode="grid-constant", cval=0.0, grid_mode=True)
+    zoom = [height / image.shape[0], width / image.shape[1]]
+    # One channel at a time: scipy would interpolate between channels too, to no effect in twice the time.
+    resized = np.empty((height, width, image.shape[2]))
+    for channel in range(image.shape[2]):
+        pixels = image[..., channel].astype(np.float64)
+        resized[..., channel] = ndimage.zoom(pixels, zoom, order=1, mode="grid-constant", cval=0.0, grid_mode=True)
     return np.where(resized == 0, 0.0, np.clip(resized, image.min(), image.max()))
+
+
+def _scale(height: int, width: int, config: Config) -> float:
+    """Canvas pixels per image pixel in the modes square, pad64 and crop."""
+    scale = max(1.0, config.IMAGE_MIN_DIM / min(height, width)) if config.IMAGE_MIN_DIM else 1.0
+    scale = max(scale, config.IMAGE_MIN_SCALE)
+    limited = config.IMAGE_MAX_DIM and config.IMAGE_RESIZE_MODE == "square"
+    if limited and round(max(height, width) * scale) > config.IMAGE_MAX_DIM:
+        scale = config.IMAGE_MAX_DIM / max(height, width)
+    return scale
+
+
+def canvas_size(height: int, width: int, config: Config) -> tuple[int, int]:
+    """(height, width) of the canvas that `resize_image` gives an image, found without resizing it."""
+    if config.IMAGE_RESIZE_MODE == "none":
+        return height, width
+    if config.IMAGE_RESIZE_MODE != "pad64":
+        return int(config.IMAGE_SHAPE[0]), int(config.IMAGE_SHAPE[1])
+    return cropped_size(height, width, config)
+
+
+def cropped_size(height: int, width: int, config: Config) -> tuple[int, int]:
+    """(height, width) of the scaled image, each rounded up to a multiple of 64: `crop_padding`'s canvas."""
+    scale = _scale(height, width, config)
+    if scale != 1:
+        height, width = round(height * scale), round(width * scale)
+    return height + -height % 64, width + -width % 64
+
+
+def crop_padding(canvas: np.ndarray, placement: Placement) -> tuple[np.ndarray, tuple[int, int, int, int]]:
+    """Cuts the zero padding of a canvas (H, W, 3), so that each side is the next multiple of 64 above the image's.
+
+    Returns:
+        The smaller canvas, and the image's window on it, pixels.
+    """
+    window, spans = [], []
+    for low, high in ((placement.window[0], placement.window[2]), (placement.window[1], placement.window[3])):
+        before = (-(high - low) % 64) // 2
+        spans.append(slice(low - before, low - before + (high - low) + -(high - low) % 64))
+        window.append((before, before + high - low))
+    (top, bottom), (left, right) = window
+    return canvas[spans[0], spans[1]], (top, left, bottom, right)
 
 
 def resize_image(
@@ -56,10 +102,7 @@ def resize_image(
         return image, Placement((0, 0, height, width), 1.0, ((0, 0), (0, 0), (0, 0)))
     if mode not in ("square", "pad64", "crop"):
         raise InputError(f"IMAGE_RESIZE_MODE is '{mode}'. Choose none, square, pad64 or crop.")
-    scale = max(1.0, config.IMAGE_MIN_DIM / min(height, width)) if config.IMAGE_MIN_DIM else 1.0
-    scale = max(scale, config.IMAGE_MIN_SCALE)
-    if config.IMAGE_MAX_DIM and mode == "square" and round(max(height, width) * scale) > config.IMAGE_MAX_DIM:
-        scale = config.IMAGE_MAX_DIM / max(height, width)
+    scale = _scale(height, width, config)
     dtype = image.dtype
     if scale != 1:
         image = resize_bilinear(image, round(height * scale), round(width * scale))

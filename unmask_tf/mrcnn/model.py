@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -18,7 +18,11 @@ from unmask_tf.mrcnn.detections import DetectionLayer, normalized_windows, paste
 from unmask_tf.mrcnn.heads import class_and_box_head, mask_head
 from unmask_tf.mrcnn.image import mold_inputs
 from unmask_tf.mrcnn.rpn import ProposalLayer, build_rpn
+from unmask_tf.mrcnn.runs import LogFolder, find_last, log_folder
 from unmask_tf.mrcnn.targets import DetectionTargetLayer
+
+if TYPE_CHECKING:
+    from unmask_tf.mrcnn.weights import WeightReport
 
 LOSSES = ("rpn_class_loss", "rpn_bbox_loss", "mrcnn_class_loss", "mrcnn_bbox_loss", "mrcnn_mask_loss")
 
@@ -56,7 +60,14 @@ def build_inference_model(config: Config) -> keras.Model:
         "rpn_class": probabilities,
         "rpn_bbox": deltas,
     }
-    return keras.Model([image, anchors, window], outputs, name="mask_rcnn")
+    return _without_xla(keras.Model([image, anchors, window], outputs, name="mask_rcnn"))
+
+
+def _without_xla(model: keras.Model) -> keras.Model:
+    """TensorFlow's own kernels are faster on the CPU, and the results do not depend on the number of images as much."""
+    if keras.backend.backend() == "tensorflow":
+        model.jit_compile = False
+    return model
 
 
 class TrainingModel(keras.Model):
@@ -122,21 +133,150 @@ class MaskRCNN:
         mode: `training` or `inference`.
         config: the network's settings.
         model_dir: where training writes logs and checkpoints.
+
+    Attributes:
+        epoch: epochs that `train` has finished, by the last weights loaded.
     """
 
     def __init__(self, mode: str, config: Config, model_dir: str | Path) -> None:
         if mode not in ("training", "inference"):
             raise InputError(f"mode is '{mode}'. Choose 'training' or 'inference'.")
+        if not config.USE_RPN_ROIS:
+            raise InputError("USE_RPN_ROIS is False, but the heads train on the RPN's proposals only. Set it True.")
         self.mode, self.config, self.model_dir = mode, config, Path(model_dir)
         self.keras_model = build_training_model(config) if mode == "training" else build_inference_model(config)
         self._anchors: dict[tuple[int, ...], np.ndarray] = {}
         self._detector: keras.Model | None = None
+        self.epoch = 0
+        self._log_folder: LogFolder | None = None
 
-    def load_weights(self, path: str | Path, by_name: bool = True, exclude: Sequence[str] = ()) -> dict[str, list[str]]:
-        """Loads weights; see `weights.load_weights`."""
+    def load_weights(
+        self, path: str | Path, by_name: bool = True, exclude: Sequence[str] | None = None
+    ) -> WeightReport:
+        """Loads a Matterport `.h5`, always by name, and goes on at the epoch that a checkpoint's path names.
+
+        Args:
+            path: the file.
+            by_name: has no effect: a file that does not fit is refused either way.
+            exclude: layers to leave as they are (names or regular expressions).
+
+        Returns:
+            What became of every tensor.
+
+        Raises:
+            InputError: see `weights.load_weights`.
+        """
         from unmask_tf.mrcnn.weights import load_weights
 
-        return load_weights(self.keras_model, path, exclude=exclude)
+        report = load_weights(self.keras_model, path, exclude=exclude or ())
+        if report.missing:
+            layers = dict.fromkeys(name.split("/")[0] for name in report.missing)
+            print(f"{path} holds a backbone alone; left as they were: {', '.join(layers)}")
+        self.set_log_dir(path)
+        return report
+
+    def get_imagenet_weights(self) -> str:
+        """Path of the ImageNet ResNet-50 without its head that Matterport starts from (94 MB), downloaded once.
+
+        Raises:
+            InputError: it cannot be downloaded.
+        """
+        name = "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5"
+        url = f"https://github.com/fchollet/deep-learning-models/releases/download/v0.2/{name}"
+        try:
+            md5 = "a268eb855778b3df3c7506639542a6af"
+            return keras.utils.get_file(name, url, cache_subdir="models", file_hash=md5)
+        except Exception as error:
+            raise InputError(
+                f"the ImageNet weights cannot be downloaded from {url}: {error}. Connect to the network, or fetch the "
+                "file elsewhere and give its path to load_weights."
+            ) from error
+
+    def set_log_dir(self, model_path: str | Path | None = None) -> None:
+        """Chooses the folder of a new training or, for a checkpoint in a dated folder, of the one it comes from."""
+        self._log_folder = log_folder(self.model_dir, self.config.NAME or "", model_path)
+        self.epoch = self._log_folder.epoch
+
+    def log_folder(self) -> LogFolder:
+        """The training's folder.
+
+        Raises:
+            InputError: the configuration has no name.
+        """
+        if not self.config.NAME:
+            raise InputError("Config.NAME is missing; it names the log folder and the checkpoints. Set it.")
+        if self._log_folder is None:
+            self.set_log_dir()
+        assert self._log_folder is not None
+        return self._log_folder
+
+    @property
+    def log_dir(self) -> str:
+        """Folder of the checkpoints and of log.json; it is made when training starts."""
+        return str(self.log_folder().path)
+
+    @property
+    def checkpoint_path(self) -> str:
+        """Path of the checkpoints, with `{epoch:04d}` to be filled in."""
+        return self.log_folder().checkpoint
+
+    def find_last(self) -> str:
+        """Path of the last checkpoint of the newest training of this configuration's NAME below `model_dir`.
+
+        Raises:
+            InputError: there is none; it says what is missing.
+        """
+        if not self.config.NAME:
+            raise InputError("Config.NAME is missing; checkpoints are found by it. Set it.")
+        return find_last(self.model_dir, self.config.NAME)
+
+    def train(
+        self,
+        train_dataset: Any,
+        val_dataset: Any,
+        learning_rate: float,
+        epochs: int,
+        layers: str,
+        augmentation: Any = None,
+        custom_callbacks: Sequence[keras.callbacks.Callback] | None = None,
+        no_augmentation_sources: Sequence[str] | None = None,
+    ) -> keras.callbacks.History:
+        """Trains until `epochs` are finished in all, those before this call included.
+
+        An epoch has STEPS_PER_EPOCH batches of BATCH_SIZE images, whatever the dataset's size; images without an
+        instance are passed over. After each, the losses of VALIDATION_STEPS batches are computed and the weights are
+        written to `checkpoint_path`. Batches follow from SEED and the epoch.
+
+        Args:
+            train_dataset, val_dataset: a prepared `Dataset`, or a `PartDataset`; the second may be None.
+            learning_rate: of this call.
+            epochs: cumulative.
+            layers: `heads`, `3+`, `4+`, `5+`, `all`, or a regular expression that a layer's whole name matches.
+            augmentation: None; `fliplr` for half of the images mirrored; an imgaug augmenter; or a function
+                `(image uint8 (H, W, 3), masks bool (H, W, N), rng: np.random.RandomState) -> (image, masks)` that keeps
+                the shapes.
+            custom_callbacks: Keras callbacks; setting `model.stop_training` ends the training.
+            no_augmentation_sources: sources whose images are not augmented.
+
+        Returns:
+            The losses of each epoch.
+
+        Raises:
+            InputError: inference mode, unfit data or arguments, or a loss that is not finite.
+        """
+        from unmask_tf.mrcnn.fit import train
+
+        return train(
+            self,
+            train_dataset,
+            val_dataset,
+            learning_rate,
+            epochs,
+            layers,
+            augmentation,
+            custom_callbacks,
+            no_augmentation_sources,
+        )
 
     def anchors(self, shape: Sequence[int]) -> np.ndarray:
         """Normalised anchors float32 (A, 4) of a canvas (height, width, ...), computed once per size."""
@@ -153,7 +293,7 @@ class MaskRCNN:
         windows = normalized_windows(metas, molded.shape[1:3])
         return [molded, np.ascontiguousarray(anchors), windows], [p.window for p in placements]
 
-    def detect(self, images: Sequence[np.ndarray]) -> list[dict[str, np.ndarray]]:
+    def detect(self, images: Sequence[np.ndarray], verbose: int = 0) -> list[dict[str, np.ndarray]]:
         """Detects objects in RGB uint8 images, each (H, W, 3); any batch size.
 
         Returns:
@@ -161,14 +301,36 @@ class MaskRCNN:
             (H, W, D).
         """
         inputs, windows = self._inputs(images)
+        if verbose:
+            print(f"K looks at {len(images)} images on a canvas of {inputs[0].shape[1]}x{inputs[0].shape[2]} pixels")
+        return self._results(inputs, [image.shape[:2] for image in images], windows)
+
+    def detect_molded(
+        self, molded_images: np.ndarray, image_metas: np.ndarray, verbose: int = 0
+    ) -> list[dict[str, np.ndarray]]:
+        """`detect` on molded images float32 (N, H, W, 3) with metas (N, IMAGE_META_SIZE), in the canvas' own pixels."""
+        if self.mode != "inference":
+            raise InputError("detection needs a model built with mode='inference'.")
+        if verbose:
+            print(f"K looks at {len(molded_images)} molded images of {molded_images.shape[1:]}")
+        shape = molded_images.shape[1:3]
+        anchors = np.repeat(self.anchors(shape)[None], len(molded_images), axis=0)
+        inputs = [molded_images, anchors, normalized_windows(image_metas, shape)]
+        count = len(molded_images)
+        return self._results(inputs, [shape] * count, [(0, 0, *shape)] * count)
+
+    def _results(
+        self, inputs: list[np.ndarray], shapes: Sequence[tuple[int, int]], windows: Sequence[tuple[int, int, int, int]]
+    ) -> list[dict[str, np.ndarray]]:
+        """Detections of network inputs, moved from the windows to images of the given shapes."""
         out = self.keras_model.predict_on_batch(inputs)
         detections, masks = np.asarray(out["detections"]), np.asarray(out["mrcnn_mask"])
         results = []
-        for index, image in enumerate(images):
-            boxes, rows = unmold_boxes(detections[index], image.shape[:2], inputs[0].shape[1:3], windows[index])
+        for index, (shape, window) in enumerate(zip(shapes, windows, strict=True)):
+            boxes, rows = unmold_boxes(detections[index], shape, inputs[0].shape[1:3], window)
             ids = detections[index, rows, 4].astype(np.int32)
             pasted = [
-                paste_mask(masks[index, row, :, :, class_id], box, image.shape[:2])
+                paste_mask(masks[index, row, :, :, class_id], box, shape)
                 for row, class_id, box in zip(rows, ids, boxes, strict=True)
             ]
             results.append(
@@ -176,7 +338,7 @@ class MaskRCNN:
                     "rois": boxes,
                     "class_ids": ids,
                     "scores": detections[index, rows, 5],
-                    "masks": np.stack(pasted, axis=-1) if pasted else np.zeros((*image.shape[:2], 0), bool),
+                    "masks": np.stack(pasted, axis=-1) if pasted else np.zeros((*shape, 0), bool),
                 }
             )
         return results
@@ -184,7 +346,8 @@ class MaskRCNN:
     def detect_boxes(self, images: Sequence[np.ndarray]) -> list[dict[str, np.ndarray]]:
         """As `detect`, without masks: the mask head and the pasting are never run."""
         if self._detector is None:
-            self._detector = keras.Model(self.keras_model.inputs, self.keras_model.output["detections"])
+            detections = self.keras_model.output["detections"]
+            self._detector = _without_xla(keras.Model(self.keras_model.inputs, detections))
         inputs, windows = self._inputs(images)
         detections = np.asarray(self._detector.predict_on_batch(inputs))
         results = []

@@ -18,12 +18,10 @@ from unmask_tf.config import Profile
 from unmask_tf.data.part_instances import PartDataset, read_part_instances
 from unmask_tf.errors import InputError
 from unmask_tf.files import write_json
-from unmask_tf.mrcnn import boxes as box_math
 from unmask_tf.mrcnn.anchors import pyramid_anchors
 from unmask_tf.mrcnn.config import Config, preset
-from unmask_tf.mrcnn.image import mold_image, resize_image, resize_masks
+from unmask_tf.mrcnn.ground_truth import GroundTruth, load_ground_truth, mirror, training_batch
 from unmask_tf.mrcnn.model import MaskRCNN
-from unmask_tf.mrcnn.targets import build_rpn_targets, minimize_masks
 from unmask_tf.mrcnn.weights import load_weights, named_weights, read_state, save_weights
 from unmask_tf.taxonomy import Taxonomy
 
@@ -44,79 +42,6 @@ class Stage:
     layers: str
     until: int
     learning_rate: float
-
-
-@dataclass(frozen=True)
-class GroundTruth:
-    """One image on the canvas: uint8 (H, W, 3), class ids (G,), pixel boxes (G, 4), masks (h, w, G), has-mask (G,)."""
-
-    image: np.ndarray
-    class_ids: np.ndarray
-    boxes: np.ndarray
-    masks: np.ndarray
-    has_mask: np.ndarray
-
-
-def load_ground_truth(dataset: PartDataset, index: int, config: Config) -> GroundTruth:
-    """Loads an image and its parts onto the network's canvas; parts that vanish in the scaling are dropped.
-
-    A part with a mask gets the box of its scaled mask, as Matterport's; a box-only part gets its scaled box.
-    """
-    canvas, placement = resize_image(dataset.load_image(index), config)
-    class_ids, boxes, masks, has_mask = dataset.load_instances(index)
-    masks = resize_masks(masks, placement)
-    top, left = placement.window[:2] if placement.crop is None else (-placement.crop[0], -placement.crop[1])
-    boxes = np.where(
-        has_mask[:, None],
-        box_math.from_masks(masks),
-        np.round(boxes * placement.scale).astype(np.int32) + np.array([top, left, top, left], np.int32),
-    )
-    boxes = np.clip(boxes, 0, [canvas.shape[0], canvas.shape[1]] * 2)
-    keep = np.flatnonzero(box_math.area(boxes) > 0)
-    if config.USE_MINI_MASK:
-        masks = minimize_masks(boxes[keep], masks[..., keep], config.MINI_MASK_SHAPE)
-    else:
-        masks = masks[..., keep]
-    return GroundTruth(canvas, class_ids[keep], boxes[keep], masks, has_mask[keep])
-
-
-def mirror(truth: GroundTruth, config: Config) -> GroundTruth:
-    """The left-right mirrored image; sided parts change their class by MIRRORED_CLASS_IDS."""
-    class_ids = np.array([config.MIRRORED_CLASS_IDS.get(int(i), int(i)) for i in truth.class_ids], np.int32)
-    boxes = box_math.mirror(truth.boxes, truth.image.shape[1])
-    return GroundTruth(truth.image[:, ::-1], class_ids, boxes, truth.masks[:, ::-1], truth.has_mask)
-
-
-def training_batch(
-    truths: Sequence[GroundTruth], anchors: np.ndarray, config: Config, rng: np.random.RandomState
-) -> dict[str, np.ndarray]:
-    """Assembles the inputs of the training graph; parts beyond MAX_GT_INSTANCES are dropped at random."""
-    count, most = len(truths), config.MAX_GT_INSTANCES
-    canvas = truths[0].image.shape
-    mask_shape = config.MINI_MASK_SHAPE if config.USE_MINI_MASK else canvas[:2]
-    batch = {
-        "input_image": np.zeros((count, *canvas), np.float32),
-        "input_active_class_ids": np.ones((count, config.NUM_CLASSES), np.float32),
-        "input_rpn_match": np.zeros((count, len(anchors)), np.int32),
-        "input_rpn_bbox": np.zeros((count, config.RPN_TRAIN_ANCHORS_PER_IMAGE, 4), np.float32),
-        "input_gt_class_ids": np.zeros((count, most), np.int32),
-        "input_gt_boxes": np.zeros((count, most, 4), np.float32),
-        "input_gt_masks": np.zeros((count, *mask_shape, most), bool),
-        "input_gt_has_mask": np.zeros((count, most), bool),
-    }
-    for row, truth in enumerate(truths):
-        match, deltas = build_rpn_targets(anchors, truth.class_ids, truth.boxes, config, rng)
-        chosen = np.arange(len(truth.class_ids))
-        if len(chosen) > most:
-            chosen = rng.choice(chosen, most, replace=False)
-        used = len(chosen)
-        batch["input_image"][row] = mold_image(truth.image, config)
-        batch["input_rpn_match"][row], batch["input_rpn_bbox"][row] = match, deltas
-        batch["input_gt_class_ids"][row, :used] = truth.class_ids[chosen]
-        batch["input_gt_boxes"][row, :used] = box_math.normalize(truth.boxes[chosen], canvas[:2])
-        batch["input_gt_masks"][row, ..., :used] = truth.masks[..., chosen]
-        batch["input_gt_has_mask"][row, :used] = truth.has_mask[chosen]
-    return batch
 
 
 def epoch_batches(

@@ -1,0 +1,63 @@
+"""Runs a golden case on the Keras backend that KERAS_BACKEND names, in a process of its own (a backend is chosen once).
+
+KERAS_BACKEND=torch python tests/mrcnn/backend_probe.py network|training out.npz
+"""
+
+import sys
+from typing import Any
+
+import golden_files as golden
+import keras
+import numpy as np
+
+from unmask_tf.mrcnn.model import LOSSES, MaskRCNN
+from unmask_tf.mrcnn.train import make_optimizer
+from unmask_tf.mrcnn.weights import named_weights
+
+
+def network() -> dict[str, np.ndarray]:
+    """The cases `square` and `padded` as one batch: the network's outputs, `detect` and `detect_boxes`."""
+    cases = {case["name"]: case for case in golden.facts()["network"]}
+    model = MaskRCNN("inference", golden.network_config(cases["square"]), "unused")
+    golden.seed_weights(model.keras_model)
+    graph, found = model.keras_model, {}
+
+    class Recorder:
+        def predict_on_batch(self, inputs: Any) -> Any:
+            found.update({name: np.asarray(value) for name, value in graph.predict_on_batch(inputs).items()})
+            return found
+
+    images = [golden.picture(cases[name]) for name in ("square", "padded")]
+    model.keras_model = Recorder()
+    results = model.detect(images)
+    model.keras_model = graph
+    out = {f"network_{name}": value for name, value in found.items() if name != "mrcnn_mask"}
+    for name, result, boxes in zip(("square", "padded"), results, model.detect_boxes(images), strict=True):
+        out.update({f"{name}_{key}": value for key, value in result.items() if key != "masks"})
+        out[f"{name}_masks"] = np.packbits(result["masks"])
+        out.update({f"{name}_without_masks_{key}": value for key, value in boxes.items()})
+    return out
+
+
+def training() -> dict[str, np.ndarray]:
+    """Three steps on the case `train_steps`, all layers: losses, and digests of the change of every weight."""
+    rate = golden.facts()["train_steps"]["stages"]["all"]["learning_rate"]
+    graph, batch = golden.training_case("train_steps")
+    golden.seed_weights(graph)
+    start = {name: np.array(keras.ops.convert_to_numpy(v.value)) for name, v in named_weights(graph).items()}
+    graph.compile(optimizer=make_optimizer(golden.config(), rate), jit_compile=False)
+    steps = []
+    for _ in range(3):
+        graph.reset_metrics()
+        logs = graph.train_on_batch(batch, return_dict=True)
+        steps.append([float(logs[name]) for name in LOSSES])
+    digests = {
+        name: golden.weights.digest(name, keras.ops.convert_to_numpy(v.value) - start[name])
+        for name, v in named_weights(graph).items()
+    }
+    return {"losses": np.array(steps), "names": np.array(list(digests)), "moved": np.array(list(digests.values()))}
+
+
+if __name__ == "__main__":
+    results = {"network": network, "training": training}[sys.argv[1]]()
+    np.savez(sys.argv[2], backend=keras.backend.backend(), **results)

@@ -1,0 +1,94 @@
+"""K on Keras' other backends: Matterport's golden network and training steps, on PyTorch and on JAX.
+
+A backend is chosen once per process, so each case runs in one of its own (backend_probe.py).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import golden_files as golden
+import numpy as np
+import pytest
+
+from unmask_tf.mrcnn.model import LOSSES
+
+PROBE = Path(__file__).with_name("backend_probe.py")
+ROOT = PROBE.parents[2]
+CASES = {case["name"]: case for case in golden.facts()["network"]}
+
+
+def _missing(package: str) -> bool:
+    return importlib.util.find_spec(package) is None
+
+
+BACKENDS = [
+    pytest.param("torch", marks=pytest.mark.skipif(_missing("torch"), reason="PyTorch is not installed")),
+    # JAX compiles for a minute.
+    pytest.param("jax", marks=[pytest.mark.slow, pytest.mark.skipif(_missing("jax"), reason="JAX is not installed")]),
+]
+pytestmark = pytest.mark.parametrize("backend", BACKENDS)
+
+
+@pytest.fixture(scope="module")
+def probe(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], dict[str, np.ndarray]]:
+    """Results of backend_probe.py by backend and case, computed once."""
+
+    @cache
+    def run(backend: str, case: str) -> dict[str, np.ndarray]:
+        path = tmp_path_factory.mktemp("probe") / f"{backend}-{case}.npz"
+        search = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        environment = {**os.environ, "KERAS_BACKEND": backend, "PYTHONPATH": search, "CUDA_VISIBLE_DEVICES": ""}
+        done = subprocess.run(
+            [sys.executable, str(PROBE), case, str(path)], env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        with np.load(path) as file:
+            results = {key: file[key] for key in file.files}
+        assert str(results["backend"]) == backend
+        return results
+
+    return run
+
+
+def test_rpn_and_heads_are_matterports(backend: str, probe: Callable) -> None:
+    out, stored = probe(backend, "network"), golden.arrays("network_square")
+    for ours, theirs in (
+        *(("rpn_class", "rpn_class"), ("rpn_bbox", "rpn_bbox"), ("rois", "proposals")),
+        *(("mrcnn_class", "mrcnn_class"), ("mrcnn_bbox", "mrcnn_bbox"), ("detections", "detections")),
+    ):
+        np.testing.assert_allclose(out[f"network_{ours}"][0], stored[theirs], rtol=0, atol=1e-4, err_msg=ours)
+
+
+@pytest.mark.parametrize("name", ["square", "padded"])
+def test_detect_finds_what_matterports_detect_finds_in_a_batch_of_two(backend: str, probe: Callable, name: str) -> None:
+    out, stored, case = probe(backend, "network"), golden.arrays(f"network_{name}"), CASES[name]
+    assert out[f"{name}_class_ids"].tolist() == stored["class_ids"].tolist()
+    assert np.abs(out[f"{name}_rois"] - stored["rois"]).max() <= 1
+    np.testing.assert_allclose(out[f"{name}_scores"], stored["scores"], rtol=0, atol=1e-4)
+    shape = tuple(case["mask_shape"])
+    ours, theirs = golden.bits(out[f"{name}_masks"], shape), golden.bits(stored["masks"], shape)
+    same_box = (out[f"{name}_rois"] == stored["rois"]).all(axis=1)
+    assert same_box.mean() > 0.95
+    golden.assert_masks_alike(ours[..., same_box], theirs[..., same_box])
+
+
+@pytest.mark.parametrize("name", ["square", "padded"])
+def test_detection_without_masks_finds_the_same(backend: str, probe: Callable, name: str) -> None:
+    out = probe(backend, "network")
+    assert out[f"{name}_without_masks_class_ids"].tolist() == out[f"{name}_class_ids"].tolist()
+    assert np.abs(out[f"{name}_without_masks_rois"] - out[f"{name}_rois"]).max() <= 1
+    np.testing.assert_allclose(out[f"{name}_without_masks_scores"], out[f"{name}_scores"], rtol=0, atol=1e-5)
+
+
+def test_three_training_steps_are_matterports(backend: str, probe: Callable) -> None:
+    out, expected = probe(backend, "training"), golden.facts()["train_steps"]["stages"]["all"]
+    assert expected["metrics"] == ["loss", *LOSSES]
+    np.testing.assert_allclose(out["losses"], np.array(expected["steps"])[:, 1:], rtol=0, atol=1e-4)
+    golden.assert_moved_alike("train_steps", "all", dict(zip(out["names"], out["moved"], strict=True)))

@@ -1,0 +1,273 @@
+"""K's detector rewritten for speed: no mask head, batch normalisation folded away, bfloat16, less padding.
+
+The architecture stays where it is written, in backbone.py, rpn.py and heads.py: `rewrite` walks the finished graph and
+exchanges its layers.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from unmask_tf.errors import InputError
+from unmask_tf.mrcnn import boxes as box_math
+from unmask_tf.mrcnn.anchors import normalized_anchors
+from unmask_tf.mrcnn.config import Config
+from unmask_tf.mrcnn.detections import unmold_boxes
+from unmask_tf.mrcnn.image import crop_padding, mold_inputs
+
+# dtype option -> names of the layers that run in bfloat16. The region proposal network and the pyramid's last
+# convolutions are half of the arithmetic, and their rounding moves few regions; that of the backbone changes classes.
+_BFLOAT16 = {
+    "float32": re.compile(r"(?!)"),
+    "bfloat16": re.compile(r"rpn_.*|fpn_p[2-6]"),
+    # In bfloat16 thousands of boxes would share a score, so the layers that score and refine them keep float32.
+    "bfloat16_all": re.compile(r"(?!mrcnn_class_logits$|mrcnn_bbox_fc$).*"),
+}
+DTYPES = tuple(_BFLOAT16)
+
+
+class FixedConvolution(layers.Layer):
+    """A convolution or dense layer with its bias and activation, for inference.
+
+    Args:
+        kernel: (h, w, in, out), or (h, w, in, multiplier) with `depthwise`, or (in, out) for a dense layer.
+        bias: (out,).
+        strides, padding, activation: as of `keras.layers.Conv2D`.
+        depthwise: filters each channel by itself.
+    """
+
+    def __init__(
+        self,
+        kernel: np.ndarray,
+        bias: np.ndarray,
+        *,
+        strides: tuple[int, int] = (1, 1),
+        padding: str = "valid",
+        activation: Callable[[Any], Any] | None = None,
+        depthwise: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(trainable=False, **kwargs)
+        self.strides, self.padding, self.activation, self.depthwise = strides, padding, activation, depthwise
+        self.kernel = self.add_weight(shape=kernel.shape, initializer="zeros", trainable=False, name="kernel")
+        self.bias = self.add_weight(shape=bias.shape, initializer="zeros", trainable=False, name="bias")
+        self.kernel.assign(kernel)
+        self.bias.assign(bias)
+        self.built = True
+
+    def call(self, x: Any) -> Any:
+        x, kernel = ops.cast(x, self.compute_dtype), ops.convert_to_tensor(self.kernel)
+        covered = self.padding == "valid" and not self.depthwise and tuple(x.shape[1:3]) == tuple(kernel.shape[:2])
+        if len(kernel.shape) == 2:
+            x = ops.matmul(x, kernel)
+        elif covered:
+            # The head's 7x7 convolution sees each region whole, so it is one matrix product.
+            outputs = kernel.shape[3]
+            x = ops.matmul(ops.reshape(x, (-1, int(np.prod(kernel.shape[:3])))), ops.reshape(kernel, (-1, outputs)))
+            x = ops.reshape(x, (-1, 1, 1, outputs))
+        elif self.depthwise:
+            x = ops.depthwise_conv(x, kernel, strides=self.strides, padding=self.padding)
+        else:
+            x = ops.conv(x, kernel, strides=self.strides, padding=self.padding)
+        x = _add_bias(x, ops.convert_to_tensor(self.bias))
+        return x if self.activation is None else self.activation(x)
+
+
+def _add_bias(x: Any, bias: Any) -> Any:
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        # TensorFlow fuses a BiasAdd with the convolution before it and the ReLU after it; a broadcast sum it does not.
+        return tf.nn.bias_add(x, bias)
+    return x + bias
+
+
+class _Passed(layers.Layer):
+    """In the place of a normalisation that was folded away."""
+
+    def call(self, x: Any, training: bool | None = None, mask: Any = None) -> Any:
+        return x
+
+
+_BETWEEN = (
+    layers.Activation,
+    layers.ReLU,
+    layers.Add,
+    layers.ZeroPadding2D,
+    layers.MaxPooling2D,
+    layers.UpSampling2D,
+)
+
+
+def _normalizations(network: keras.Model) -> dict[int, layers.BatchNormalization]:
+    """id of a convolution -> the batch normalisation that alone reads it."""
+    found = {}
+    for layer in network.layers:
+        if not isinstance(layer, layers.BatchNormalization):
+            continue
+        source = layer.input._keras_history.operation
+        linear = getattr(source, "activation", None) in (None, keras.activations.linear)
+        if type(source) in (layers.Conv2D, layers.DepthwiseConv2D) and linear and len(source._outbound_nodes) == 1:
+            found[id(source)] = layer
+    return found
+
+
+def _kernel_and_bias(layer: Any, norm: layers.BatchNormalization | None) -> tuple[np.ndarray, np.ndarray]:
+    """Float32 kernel and bias of a layer, with the moving statistics of its normalisation multiplied in in float64."""
+    kernel, depthwise = np.asarray(layer.kernel.value), isinstance(layer, layers.DepthwiseConv2D)
+    channels = kernel.shape[-2] * kernel.shape[-1] if depthwise else kernel.shape[-1]
+    bias = np.asarray(layer.bias.value) if layer.use_bias else np.zeros(channels, np.float32)
+    if norm is None:
+        return kernel, bias
+    scale = 1.0 / np.sqrt(np.asarray(norm.moving_variance.value).astype(np.float64) + norm.epsilon)
+    if norm.scale:
+        scale = scale * np.asarray(norm.gamma.value)
+    bias = (bias - np.asarray(norm.moving_mean.value).astype(np.float64)) * scale
+    if norm.center:
+        bias = bias + np.asarray(norm.beta.value)
+    kernel = kernel * (scale.reshape(kernel.shape[-2:]) if depthwise else scale)
+    return kernel.astype(np.float32), bias.astype(np.float32)
+
+
+def rewrite(network: keras.Model, dtype: str = "float32") -> keras.Model:
+    """The same function as `network` (K's detector or a part of it), for inference with its present weights.
+
+    Each batch normalisation that follows a convolution is folded into it: exact up to rounding.
+
+    Args:
+        network: a functional model.
+        dtype: `float32`; `bfloat16`: the region proposal network and the pyramid's last convolutions run in bfloat16;
+            `bfloat16_all`: every convolution and what lies between them does. Anchors, boxes, scores, region
+            alignment and suppression stay in float32.
+
+    Raises:
+        InputError: another dtype.
+    """
+    if dtype not in DTYPES:
+        raise InputError(f"K's dtype is '{dtype}'. Choose one of: {', '.join(DTYPES)}.")
+    return _rewrite(network, _BFLOAT16[dtype], "float32")
+
+
+def _rewrite(network: keras.Model, chosen: re.Pattern[str], input_dtype: str) -> keras.Model:
+    norms = _normalizations(network)
+    folded = {id(norm) for norm in norms.values()}
+
+    def dtype_of(layer: Any) -> str:
+        return "bfloat16" if chosen.fullmatch(getattr(layer, "name", "")) else "float32"
+
+    def exchange(layer: Any) -> Any:
+        if isinstance(layer, keras.Model):
+            return _rewrite(layer, chosen, dtype_of(layer))
+        dtype = dtype_of(layer)
+        if id(layer) in folded:
+            return _Passed(dtype=dtype, name=layer.name)
+        if type(layer) in (layers.Conv2D, layers.DepthwiseConv2D, layers.Dense):
+            kernel, bias = _kernel_and_bias(layer, norms.get(id(layer)))
+            shape = {} if isinstance(layer, layers.Dense) else dict(strides=layer.strides, padding=layer.padding)
+            return FixedConvolution(
+                kernel,
+                bias,
+                **shape,
+                activation=layer.activation,
+                depthwise=isinstance(layer, layers.DepthwiseConv2D),
+                dtype=dtype,
+                name=layer.name,
+            )
+        if isinstance(layer, _BETWEEN) and getattr(layer, "activation", None) is not keras.activations.softmax:
+            return type(layer).from_config({**layer.get_config(), "dtype": dtype})
+        return layer
+
+    inputs = network.input
+    if not isinstance(inputs, list | tuple | dict):
+        inputs = keras.Input(batch_shape=inputs.shape, dtype=input_dtype, name=inputs.name)
+        return keras.models.clone_model(network, input_tensors=inputs, clone_function=exchange)
+    return keras.models.clone_model(network, clone_function=exchange)
+
+
+def compiled(network: keras.Model) -> Callable[[Sequence[np.ndarray]], np.ndarray]:
+    """`network` as a function of its list of inputs; in TensorFlow without XLA, which is slower on the CPU."""
+    if keras.backend.backend() != "tensorflow":
+        return lambda inputs: keras.ops.convert_to_numpy(network.predict_on_batch(list(inputs)))
+    import tensorflow as tf
+
+    function = tf.function(lambda *inputs: network(list(inputs), training=False), jit_compile=False)
+    return lambda inputs: function(*(tf.convert_to_tensor(x) for x in inputs)).numpy()
+
+
+class FastDetector:
+    """K's boxes, classes and scores, without masks, by a rewritten network.
+
+    Args:
+        config: K's settings.
+        weights: a Matterport-layout `.h5`.
+        fold_batch_norm: fold batch normalisation into the convolutions; the bfloat16 options fold it anyway.
+        dtype: `float32`, `bfloat16` or `bfloat16_all`; see `rewrite`.
+        crop_canvas: cut the zero padding of the square canvas to the next multiple of 64: 832 instead of 1024 for a
+            square image. The network sees another border and fewer anchors, so results near the border change.
+
+    Raises:
+        InputError: an unknown dtype, or weights that do not fit.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        weights: str | Path,
+        *,
+        fold_batch_norm: bool = False,
+        dtype: str = "float32",
+        crop_canvas: bool = False,
+    ) -> None:
+        from unmask_tf.mrcnn.model import MaskRCNN
+        from unmask_tf.mrcnn.weights import load_weights
+
+        if crop_canvas and config.IMAGE_RESIZE_MODE != "square":
+            raise InputError(
+                f"crop_canvas cuts the padding of square canvases, but IMAGE_RESIZE_MODE is "
+                f"'{config.IMAGE_RESIZE_MODE}'. Leave it out, or use 'square'."
+            )
+        self.config, self.crop_canvas = config, crop_canvas
+        shape = copy.copy(config)
+        if crop_canvas:
+            shape.IMAGE_RESIZE_MODE = "none"  # a graph for any canvas
+        # The model with masks is only needed to check the weights file whole; it is freed on return.
+        model = MaskRCNN("inference", shape, Path(weights).parent)
+        load_weights(model.keras_model, weights)
+        network = keras.Model(model.keras_model.inputs, model.keras_model.output["detections"])
+        self.network = rewrite(network, dtype) if fold_batch_norm or dtype != "float32" else network
+        self._function = compiled(self.network)
+        self._anchors: dict[tuple[int, int], np.ndarray] = {}
+
+    def detect_boxes(self, images: Sequence[np.ndarray]) -> list[dict[str, np.ndarray]]:
+        """Detects objects in RGB uint8 images, each (H, W, 3), of one canvas size.
+
+        Returns:
+            Per image: `rois` int32 (D, 4) pixel boxes, `class_ids` int32 (D,), `scores` float32 (D,).
+        """
+        molded, windows = self._molded(images)
+        canvas = molded.shape[1:3]
+        if canvas not in self._anchors:
+            self._anchors[canvas] = normalized_anchors(self.config, canvas)
+        anchors = np.repeat(self._anchors[canvas][None], len(images), axis=0)
+        detections = self._function([molded, anchors, box_math.normalize(np.array(windows), canvas)])
+        results = []
+        for image, found, window in zip(images, detections, windows, strict=True):
+            boxes, rows = unmold_boxes(found, image.shape[:2], canvas, window)
+            results.append({"rois": boxes, "class_ids": found[rows, 4].astype(np.int32), "scores": found[rows, 5]})
+        return results
+
+    def _molded(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, list[tuple[int, int, int, int]]]:
+        """Molded images float32 (B, H, W, 3), and their windows on the canvas, pixels."""
+        molded, _, placements = mold_inputs(images, self.config)
+        if not self.crop_canvas:
+            return molded, [placement.window for placement in placements]
+        cropped = [crop_padding(canvas, placement) for canvas, placement in zip(molded, placements, strict=True)]
+        return np.stack([canvas for canvas, _ in cropped]), [window for _, window in cropped]
