@@ -5,6 +5,7 @@ PROFILE   ?= mini
 DATA      ?=
 LIMIT     ?=
 K_WEIGHTS ?=
+RECIPE    ?=
 EXTRA     ?=
 
 # A python3.11 that only a version manager's shim claims to have must not be chosen, so each candidate is tried out.
@@ -13,11 +14,16 @@ PYTHON ?= $(shell for p in python3.11 python3 python3.13 python3.12 python3.10 p
 	&& { command -v "$$p"; break; }; done)
 
 GOLDEN_PYTHON ?= python3.7
+ORIGINAL = $(if $(ORIGINAL_PYTHON),--original-python '$(ORIGINAL_PYTHON)')
 
 VENV  := .venv
 PY    := $(VENV)/bin/python
 STAMP := $(VENV)/requirements.installed
 CACHE := $(CURDIR)/.cache
+
+# The attacks that bench-attacks compares with live in their own environment on top of .venv.
+PEERS    := .cache/bench/requirements.installed
+PEERS_PY := .cache/bench/bin/python
 
 # Nothing is written outside the checkout: every cache and configuration folder the libraries know lies in .cache.
 export TMPDIR            := $(CACHE)/tmp
@@ -45,15 +51,15 @@ RUN    = --profile '$(PROFILE)' $(if $(DATA),--data '$(DATA)') $(if $(LIMIT),--l
 HAVE_GPU = $(shell nvidia-smi -L 2>/dev/null | head -n 1)
 MARKS    = not slow$(if $(UNMASK_PHOTOS),, and not photos)$(if $(HAVE_GPU),, and not gpu)
 
-STAGES := data train-k evaluate-k train-m attack evaluate tables figures report compare reproduce bench contact-sheet
-.PHONY: help setup $(STAGES) notebooks golden test lint clean
+STAGES := data train-k evaluate-k train-m adversarial-training attack evaluate tables figures report compare reproduce study bench contact-sheet
+.PHONY: help setup $(STAGES) bench-attacks notebooks golden test lint clean bench-k bench-k-training
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
 help: ## list the targets
 	@echo 'make TARGET [PROFILE=mini|mini-full|photos|paper] [DATA=folder] [LIMIT=images] [K_WEIGHTS=file] [EXTRA=options]'
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
-		while IFS='|' read -r name text; do printf '  %-14s %s\n' "$$name" "$$text"; done
+		while IFS='|' read -r name text; do printf '  %-20s %s\n' "$$name" "$$text"; done
 
 setup: $(STAMP) ## make .venv and install requirements.txt into it
 	@mkdir -p $(TMPDIR)
@@ -85,6 +91,9 @@ evaluate-k: setup ## model K's average precision on its test images
 train-m: setup ## train model M (classes): benign, then adversarially
 	$(UNMASK) train-m $(RUN)
 
+adversarial-training: setup ## line search over adversarial training's epsilon: Figures 2 and 3 (RECIPE=released|madry)
+	$(UNMASK) adversarial-training $(RUN) $(if $(RECIPE),--recipe '$(RECIPE)')
+
 attack: setup ## attack every M
 	$(UNMASK) attack $(RUN)
 
@@ -100,8 +109,11 @@ figures: evaluate ## the figures, from the records
 report: evaluate ## tables, figures and the summary beside the paper's numbers
 	$(UNMASK) report $(RUN)
 
-compare: setup ## compare this run's records with the committed reference
+compare: setup ## the results beside the paper's; with K_WEIGHTS=file, that K beside ours on the same images
 	$(UNMASK) compare $(RUN)
+
+study: setup ## M's accuracy under the four presets of the attacks: where the paper's numbers come from
+	$(UNMASK) study $(RUN)
 
 notebooks: setup ## execute the notebooks; copies with outputs go to results/PROFILE/notebooks
 	@mkdir -p 'results/$(PROFILE)/notebooks'
@@ -110,6 +122,26 @@ notebooks: setup ## execute the notebooks; copies with outputs go to results/PRO
 
 bench: setup ## time K, M and the attacks on this machine
 	$(UNMASK) bench $(RUN)
+
+bench-k: setup ## K against the original: speed, memory, part sets (DATA=folder of images, ORIGINAL_PYTHON=its python)
+	@mkdir -p results $(TMPDIR)
+	$(PY) benchmarks/bench_k.py $(if $(DATA),--folder '$(DATA)') $(ORIGINAL) $(EXTRA)
+
+bench-k-training: setup ## K's training steps against the original's (ORIGINAL_PYTHON=its python)
+	@mkdir -p results $(TMPDIR)
+	$(PY) benchmarks/bench_k_training.py $(ORIGINAL) $(EXTRA)
+
+bench-attacks: setup $(PEERS) ## gradient steps and PGD against plain torch, ART, Foolbox and torchattacks
+	@mkdir -p results $(TMPDIR)
+	$(PEERS_PY) benchmarks/bench_attacks.py $(EXTRA)
+
+$(PEERS): benchmarks/requirements.txt $(STAMP)
+	@mkdir -p $(TMPDIR)
+	$(PY) -m venv --clear .cache/bench
+	$(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+		> "$$($(PEERS_PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/project.pth"
+	$(PEERS_PY) -m pip install --no-input --no-deps -r benchmarks/requirements.txt
+	cp benchmarks/requirements.txt $@
 
 contact-sheet: setup ## redraw the picture of the embedded dataset for the README
 	$(UNMASK) contact-sheet

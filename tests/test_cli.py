@@ -40,7 +40,7 @@ def error_of(capsys, *arguments):
 
 
 def test_there_is_a_command_for_every_stage():
-    assert set(cli.commands) >= STAGES | {"reproduce", "contact-sheet", "bench"}
+    assert set(cli.commands) >= STAGES | {"reproduce", "contact-sheet", "bench", "adversarial-training"}
 
 
 def test_help_imports_no_heavy_library():
@@ -65,7 +65,7 @@ def test_an_unknown_profile_is_named_with_the_known_ones(capsys):
     assert all(name in message for name in PROFILES)
 
 
-@pytest.mark.parametrize("command", ["data", "train-m", "evaluate", "reproduce"])
+@pytest.mark.parametrize("command", ["data", "train-m", "adversarial-training", "evaluate", "reproduce"])
 def test_a_missing_data_folder_is_named(capsys, tmp_path, command):
     missing = tmp_path / "nowhere"
     message = error_of(capsys, command, "--data", missing, "--results", tmp_path)

@@ -12,6 +12,7 @@ REPOSITORY = Path(__file__).parents[1]
 TARGETS = [
     *("help", "setup", "data", "train-k", "evaluate-k", "train-m", "attack", "evaluate", "tables", "figures", "report"),
     *("reproduce", "compare", "notebooks", "test", "lint", "bench", "clean", "golden", "contact-sheet"),
+    *("adversarial-training", "bench-k", "bench-k-training", "bench-attacks"),
 ]
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
@@ -66,6 +67,12 @@ def test_options_reach_the_command():
     line = make("-n", "reproduce", *options).stdout.splitlines()[-1]
     expected = "--profile 'photos' --data '../my photos' --limit '20' --k-weights 'k.h5' --results elsewhere"
     assert " ".join(line.split()).endswith(f"-m unmask_tf reproduce {expected}")
+
+
+def test_the_recipe_reaches_adversarial_training_alone():
+    line = make("-n", "adversarial-training", "RECIPE=madry", "LIMIT=30").stdout.splitlines()[-1]
+    assert " ".join(line.split()).endswith("adversarial-training --profile 'mini' --limit '30' --recipe 'madry'")
+    assert "madry" not in make("-n", "reproduce", "RECIPE=madry").stdout
 
 
 def test_without_options_the_profile_is_mini():

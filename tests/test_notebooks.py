@@ -18,6 +18,7 @@ from unmask_tf.reproduce.records import CellKey, Record
 REPOSITORY = Path(__file__).parents[1]
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 WHOLE_PATH = REPOSITORY / "notebooks" / "00_whole_path.ipynb"
+MODEL_K = REPOSITORY / "notebooks" / "02_model_k.ipynb"
 
 every_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
@@ -145,11 +146,11 @@ def workplace(tmp_path_factory):
     return root
 
 
-def execute(folder, results, monkeypatch):
+def execute(folder, results, monkeypatch, path=WHOLE_PATH, tiny=TINY):
     """The executed notebook at tiny parameters, run in `folder`, with the data and K of `folder`."""
     paths = {"DATA": folder / "data", "K_WEIGHTS": folder / "k.weights.h5", "RESULTS": results}
-    parameters = TINY | {name: str(path) for name, path in paths.items()}
-    notebook = nbformat.read(WHOLE_PATH, as_version=4)
+    parameters = tiny | {name: str(path) for name, path in paths.items()}
+    notebook = nbformat.read(path, as_version=4)
     position, names = parameters_cell(notebook)
     assert set(parameters) <= names
     given = "\n".join(f"{name} = {value!r}" for name, value in parameters.items())
@@ -189,6 +190,19 @@ def test_the_whole_path_runs_from_any_folder(workplace, monkeypatch):
     assert "parts seen" in tables and "wheel" in tables
     results = "\n".join(outputs(notebook, "text/markdown"))
     assert "MIA-L∞ ε=8" in results and "0.75" in results
+    assert sorted(path.relative_to(workplace) for path in workplace.rglob("*")) == before, "it writes nothing"
+
+
+def test_model_k_is_shown_from_any_folder(workplace, monkeypatch):
+    before = sorted(path.relative_to(workplace) for path in workplace.rglob("*"))
+    tiny = {"PROFILE": "mini", "IMAGE": 1, "N_SHOWN": 4}
+    notebook = execute(workplace, workplace / "results", monkeypatch, MODEL_K, tiny)
+    # Ground truth, anchors, proposals, targets, ROIs, masks, detections, weights.
+    assert len(outputs(notebook, "image/png")) == 8
+    text = printed(notebook)
+    assert "k.weights.h5: 240 loaded, 0 excluded, 0 missing, 0 unexpected, 0 mismatched" in text
+    assert re.search(r"f_r = \[.*'wheel'.*\]", text) and "anchors (4092, 4)" in text
+    assert "suspicious kernels: 0 of 50" in text
     assert sorted(path.relative_to(workplace) for path in workplace.rglob("*")) == before, "it writes nothing"
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from unmask_tf import __version__
-from unmask_tf.config import PROFILES
+from unmask_tf.config import PROFILES, RECIPES
 from unmask_tf.errors import InputError
 
 if TYPE_CHECKING:
@@ -47,13 +47,13 @@ def _prepared(options: dict[str, Any], **more: Any) -> Run:
     return prepare(options.pop("profile"), **options, **more)
 
 
-def _folder(options: dict[str, Any]) -> Path:
-    """results/<profile>: all that tables, figures and the comparison are made from."""
+def _folder(options: dict[str, Any], *enough: str) -> Path:
+    """results/<profile>: all that tables, figures and the comparison are made from; records or one of `enough`."""
     from unmask_tf.config import profile
     from unmask_tf.reproduce.artefacts import ROOT
 
     folder = Path(options["results"] or ROOT / "results") / profile(options["profile"]).name
-    if not (folder / "records").is_dir():
+    if not any((folder / name).is_dir() for name in ("records", *enough)):
         raise InputError(
             f"{folder} holds no records. Run `make evaluate PROFILE={options['profile']}` first, or name the root of "
             "other results (--results)."
@@ -87,10 +87,26 @@ def _stage(name: str, text: str) -> None:
         run_stages(_prepared(options), name)
 
 
-_stage("evaluate-k", "Model K's average precision on its test images.")
 _stage("train-m", "Train model M on every class set: benign, then adversarially.")
 _stage("attack", "Attack every M; keep the images and M's verdicts.")
 _stage("evaluate", "Extract parts with K, detect and defend; write one record per cell.")
+
+
+@cli.command("evaluate-k")
+@_run_options
+def evaluate_k(**options: Any) -> None:
+    """Model K's average precision on its test images, part by part."""
+    from unmask_tf.reproduce.part_table import part_table
+    from unmask_tf.reproduce.run import run_stages
+    from unmask_tf.reproduce.tables import read_model_k
+
+    run = _prepared(options)
+    run_stages(run, "evaluate-k")
+    content = read_model_k(run.folder)
+    if content is None:
+        click.echo(f"[evaluate-k] {run.data.root} has no parts_test.json to score K on")
+    else:
+        click.echo(part_table(content) + f"[evaluate-k] {run.folder / 'model_k.json'}")
 
 
 @cli.command("train-k")
@@ -113,10 +129,84 @@ def train_k(**options: Any) -> None:
     click.echo(f"[train-k] {run.k_weights} (use others with K_WEIGHTS=file)")
 
 
+@cli.command("adversarial-training")
+@_run_options
+@click.option("--recipe", type=click.Choice(sorted(RECIPES)), default="released", show_default=True, help="Whose step.")
+@click.option("--epsilons", default="1,2,4,6,8,16", show_default=True, help="Budgets to compare, in 1/255.")
+@click.option("--epochs", type=int, help="Epochs of each training; default: the profile's.")
+@click.option("--images", type=int, help="Most validation images to attack; default: 60 of embedded data, else all.")
+@click.option("--class-sets", default="", help="Which of the profile's, such as cs3a,cs5a; default: all.")
+@click.option("--architectures", default="", help="Which of the profile's, such as resnet50; default: all.")
+@click.option("--keep-weights", is_flag=True, help="Keep every trained M beside its record.")
+def adversarial_training(
+    recipe: str,
+    epsilons: str,
+    epochs: int | None,
+    images: int | None,
+    class_sets: str,
+    architectures: str,
+    keep_weights: bool,
+    **options: Any,
+) -> None:
+    """Line search over adversarial training's epsilon, on validation images: Figures 2 and 3.
+
+    A limit is here the most training and the most validation images of a class set. Searches that a limit or another
+    number of epochs shortens stand beside the whole one, under their own names.
+    """
+    from unmask_tf.reproduce.line_search import LineSearchConfig
+
+    config = LineSearchConfig(
+        recipe=recipe,
+        epsilons_255=_numbers(epsilons),
+        class_sets=_names(class_sets),
+        architectures=_names(architectures),
+        epochs=epochs,
+        images=images,
+        keep_weights=keep_weights,
+    )
+    run = _prepared(options, need_k_weights=False)
+    from unmask_tf.reproduce.line_search_run import run_line_search
+
+    run_line_search(run, config)
+    for name in ("tables", "figures"):
+        _line_search(run.folder, name)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(name) for name in _names(text))
+    except ValueError as error:
+        raise InputError(f"the epsilons to compare are '{text}'. Give numbers, such as 1,2,4.") from error
+
+
+def _line_search(folder: Path, name: str) -> bool:
+    """Renders `tables` or `figures` of every line search in the folder; returns whether there is one."""
+    from unmask_tf.reproduce.figures import write_line_search_figures
+    from unmask_tf.reproduce.line_search import read_searches
+    from unmask_tf.reproduce.line_search_tables import stem, write_line_search_tables
+    from unmask_tf.reproduce.published import read_published
+    from unmask_tf.reproduce.run import render_once
+
+    write, kinds = {
+        "tables": (write_line_search_tables, {"line_search": ".md"}),
+        "figures": (write_line_search_figures, {"figure2": ".png", "figure3": ".png"}),
+    }[name]
+    files = [stem(kind, variant) + kinds[kind] for variant in read_searches(folder) for kind in kinds]
+    if files:
+        rendered = render_once(folder, f"line-search-{name}", files, lambda: write(folder, read_published()))
+        for file in files:
+            _tell(name, folder / file, rendered)
+    return bool(files)
+
+
 @cli.command()
 @_run_options
 def tables(**options: Any) -> None:
-    """Table IV, the AUCs and Tables II and III, from the records."""
+    """Table IV, the AUCs and Tables II and III, and the line search's table, from the records."""
     folder = _folder(options)
     from unmask_tf.reproduce.artefacts import read_taxonomy
     from unmask_tf.reproduce.published import read_published
@@ -128,13 +218,14 @@ def tables(**options: Any) -> None:
         write_tables(read_all(folder / "records"), folder, read_taxonomy(folder), read_published())
 
     _tell("tables", folder / "table4.md", render_once(folder, "tables", ("table4.csv", "auc.csv"), render))
+    _line_search(folder, "tables")
 
 
 @cli.command()
 @_run_options
 def figures(**options: Any) -> None:
-    """Figures 4 and 5, from the records."""
-    folder = _folder(options)
+    """Figures 2 to 5, from the records."""
+    folder = _folder(options, "line_search")
     from unmask_tf.reproduce.figures import write_figures
     from unmask_tf.reproduce.published import read_published
     from unmask_tf.reproduce.records import read_all
@@ -143,7 +234,12 @@ def figures(**options: Any) -> None:
     def render() -> None:
         write_figures(read_all(folder / "records"), folder, read_published())
 
-    _tell("figures", folder / "figure4.png", render_once(folder, "figures", ("figure4.png",), render))
+    if not _line_search(folder, "figures"):
+        click.echo(f"[figures] 2 and 3 are not there yet: make adversarial-training PROFILE={folder.name}")
+    if (folder / "records").is_dir():
+        _tell("figures", folder / "figure4.png", render_once(folder, "figures", ("figure4.png",), render))
+    else:
+        click.echo(f"[figures] 4 and 5 are not there yet: make evaluate PROFILE={folder.name}")
 
 
 def _tell(name: str, path: Path, rendered: bool) -> None:
@@ -168,8 +264,24 @@ def _report(folder: Path, config_hash: str | None) -> None:
 
 @cli.command()
 @_run_options
-def compare(**options: Any) -> None:
-    """The results beside the paper's: its claims, then number by number."""
+@click.option("--ours", type=click.Path(path_type=Path), help="With --k-weights: our K; default: the profile's.")
+@click.option("--canvas", type=int, help="With --k-weights: side of that K's canvas; default: its architecture's.")
+def compare(ours: Path | None, canvas: int | None, **options: Any) -> None:
+    """The results beside the paper's: its claims, then number by number.
+
+    With --k-weights instead: that K (such as the released one) beside ours, on the same test images.
+    """
+    if options["k_weights"] is not None:
+        run = _prepared(options)
+        from unmask_tf.reproduce.compare_k import compare_k
+        from unmask_tf.reproduce.stages import import_quietly
+
+        import_quietly()
+        compare_k(run, ours, canvas)
+        click.echo(f"\n[compare] {run.folder / 'compare_k.md'}")
+        return
+    if ours is not None or canvas is not None:
+        raise InputError("--ours and --canvas need the K to compare with: --k-weights file (make: K_WEIGHTS=file).")
     folder = _folder(options)
     from unmask_tf.reproduce.compare import compare_run
     from unmask_tf.reproduce.published import read_published
@@ -186,6 +298,16 @@ def reproduce(**options: Any) -> None:
     run = _prepared(options)
     run_stages(run, "reproduce")
     _report(run.folder, run.config_hash)
+
+
+@cli.command()
+@_run_options
+def study(**options: Any) -> None:
+    """M's accuracy under the four presets of the attacks: where the paper's numbers come from."""
+    from unmask_tf.reproduce.published import read_published
+    from unmask_tf.reproduce.study import run_study
+
+    click.echo(f"[study] {run_study(_prepared(options, need_k_weights=False), read_published())}")
 
 
 @cli.command()

@@ -1,6 +1,12 @@
 """Adversarial training on a model of a few hundred weights."""
 
 import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -8,7 +14,8 @@ import pytest
 
 from unmask_tf.attacks import adversarial_training
 from unmask_tf.attacks.adversarial_training import adversarial_train, make_perturb, training_threat
-from unmask_tf.config import AdversarialTrainingConfig, ClassifierConfig
+from unmask_tf.classifiers.train import train_classifier
+from unmask_tf.config import RECIPES, AdversarialTrainingConfig, ClassifierConfig, with_recipe
 from unmask_tf.data.class_images import ImageSet
 from unmask_tf.errors import InputError
 
@@ -45,6 +52,21 @@ def test_the_released_settings_are_four_levels_seven_iterations_and_the_unscaled
     assert (threat.attack, threat.epsilon_255, threat.iterations, threat.step) == ("pgd_linf", 4.0, 7, 2.0)
     assert threat.random_start
     assert not threat.keep_best
+
+
+def test_the_recipes_differ_in_their_step_alone():
+    assert RECIPES["released"].step == 2.0
+    assert RECIPES["madry"].step == pytest.approx(2 / 255)
+    assert dataclasses.replace(RECIPES["madry"], step=2.0) == RECIPES["released"]
+
+
+def test_a_recipe_changes_the_attack_and_leaves_the_profiles_length_start_and_rate():
+    mine = AdversarialTrainingConfig(epsilon_255=9, step=1.0, iterations=2, epochs=4, from_benign=True, learning_rate=7)
+    expected = dataclasses.replace(mine, epsilon_255=16.0, step=2 / 255, iterations=7)
+    assert with_recipe(mine, "madry", 16) == expected
+    assert with_recipe(mine, "madry").epsilon_255 == 4.0
+    with pytest.raises(InputError, match="'free'.*released, madry"):
+        with_recipe(mine, "free")
 
 
 @pytest.mark.parametrize("change", [{"epsilon_255": -4.0}, {"iterations": 0}, {"step": float("nan")}])
@@ -156,3 +178,68 @@ def test_the_attacks_settings_reach_the_training_and_tell_checkpoints_apart(tmp_
         adversarial_train(None, None, None, CLASSIFIER, config, tmp_path)
     assert [(call["epochs"], call["learning_rate"]) for call in calls] == [(3, 0.1)] * 3
     assert len({call["describe"] for call in calls}) == 3
+
+
+def test_the_epoch_kept_has_the_best_mean_of_benign_and_attacked_accuracy(tmp_path, monkeypatch):
+    """By hand: the benign accuracy is highest in the first epoch, the attacked one in the third, their mean in
+    the second."""
+    accuracies, weights = iter([1.0, 0.0, 0.9, 0.8, 0.5, 1.0]), []  # benign, attacked; epoch by epoch
+
+    def fake(model, *_):
+        weights.append(model.get_weights())
+        return next(accuracies)
+
+    monkeypatch.setattr("unmask_tf.classifiers.train.accuracy", fake)
+    model, data = small_model(), (bright_and_dark(16, 0), bright_and_dark(4, 1))
+    unchanged = lambda model: lambda images, labels: images  # noqa: E731
+    history = train_classifier(model, *data, CLASSIFIER, tmp_path, perturb=unchanged, epochs=3)
+    assert [row["score"] for row in history] == pytest.approx([0.5, 0.85, 0.75])
+    assert [row["val_attacked_accuracy"] for row in history] == [0.0, 0.8, 1.0]
+    first, second, third = weights[::2]
+    assert all(np.array_equal(a, b) for a, b in zip(model.get_weights(), second, strict=True))
+    assert not any(np.array_equal(second[0], other[0]) for other in (first, third))
+
+
+def test_each_epoch_and_each_batch_are_reported(tmp_path):
+    rows, shares = [], []
+    history = adversarial_train(
+        small_model(),
+        *(bright_and_dark(16, 0), bright_and_dark(8, 1), CLASSIFIER, GENTLE, tmp_path),
+        on_epoch=rows.append,
+        progress=shares.append,
+    )
+    assert rows == [history[:1], history[:2], history[:3]]
+    assert shares == pytest.approx([1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6, 1])
+
+
+def kill_when_paused(workdir, moment):
+    """Runs killed_training.py until it pauses, and kills it with SIGKILL."""
+    paused, here = workdir.parent / f"paused-{moment}", Path(__file__).parent
+    environment = {**os.environ, "PYTHONPATH": str(here.parents[1])}
+    command = [sys.executable, here / "killed_training.py", workdir, paused, moment]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    patience = time.monotonic() + 600
+    try:
+        while not paused.exists():
+            assert process.poll() is None, "the training ended before it was to be killed"
+            assert time.monotonic() < patience, "the training did not reach the moment"
+            time.sleep(0.05)
+    finally:
+        process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+
+
+def test_a_training_killed_between_epochs_and_within_one_resumes_to_bit_equal_weights(tmp_path):
+    from killed_training import whole_training
+
+    history, weights = whole_training(tmp_path / "whole")
+    kill_when_paused(tmp_path / "killed", "between")
+    kill_when_paused(tmp_path / "killed", "batch")
+    started = []
+    with pytest.MonkeyPatch.context() as patch:
+        original = adversarial_training.attack
+        patch.setattr(adversarial_training, "attack", lambda *a, **k: (started.append(None), original(*a, **k))[1])
+        resumed_history, resumed = whole_training(tmp_path / "killed")
+    assert len(started) == 2 * 3  # the first of three epochs was not trained again
+    assert resumed_history == history
+    assert all(np.array_equal(ours, theirs) for ours, theirs in zip(resumed, weights, strict=True))

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from unmask_tf.attacks import advertorch_bridge as bridge
 from unmask_tf.attacks.advertorch_bridge import attack, logits_and_gradients, logits_of
 from unmask_tf.attacks.threat_models import ATTACKS, PRESETS, AttackSpec, Norm, ThreatModel, threat_model
+from unmask_tf.attacks.watched import Watched
 from unmask_tf.errors import InputError
 
 WEIGHT = np.array([[[1.0, -2.0, 3.0], [4.0, -5.0, 0.5]]])  # (1, 2, 3)
@@ -104,7 +105,7 @@ def test_a_budget_of_zero_returns_the_images_unchanged():
     for name in ATTACKS:
         result = attack(conv_net(), images, labels, threat_model(name, 0), seed=0)
         assert np.array_equal(result.images, images)
-        assert (result.nan_images, result.iterations) == (0, 0)
+        assert (result.nan_images, result.iterations.max()) == (0, 0)
 
 
 def test_one_entry_in_the_table_is_enough_to_run_another_advertorch_attack(monkeypatch):
@@ -164,11 +165,42 @@ def test_restarts_begin_elsewhere_and_the_best_of_them_is_kept():
         threat = hand("pgd_linf", 64, 0.0, 1, random_start=True, restarts=restarts, keep_best=True)
         result = attack(module, images, labels, threat, seed=3)
         logits = torch.from_numpy(logits_of(module, result.images))
-        assert result.iterations == restarts
+        expected = np.where(result.fooled, result.iterations, restarts)
+        assert result.iterations.tolist() == expected.tolist()
         return torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels), reduction="none").numpy()
 
     assert (loss(6) >= loss(1)).all()
     assert (loss(6) > loss(1)).any()
+
+
+def test_a_restart_attacks_only_what_is_not_fooled_yet():
+    # Label 1 is right below a mean of 0.5: the first image can cross it, the others cannot.
+    module = OfMean(lambda mean: torch.stack([10 * (mean - 0.5), torch.zeros_like(mean)], dim=1))
+    images = np.array([0.45, 0.2, 0.1], np.float32)[:, None, None, None] * np.ones((1, 1, 1, 3), np.float32)
+    threat = hand("pgd_linf", 25.5, 0.05, 3, random_start=True, restarts=4, keep_best=True)
+    result = attack(module, images, np.ones(3, int), threat, seed=0)
+    assert result.fooled.tolist() == [True, False, False]
+    assert result.iterations.tolist() == [3, 12, 12]
+    assert result.predictions.tolist() == [0, 1, 1]
+    assert result.images[0].mean() > 0.5
+
+
+def test_the_peak_loss_is_that_of_the_best_iterate_whichever_is_returned():
+    # As above: the iterates 0.5, 0.6 and 0.7 have losses 0.13, 0.81 and 1.08 and only 0.6 is fooled.
+    def logits(mean):
+        first = -2.0 + 21.0 * (mean - 0.5) - 22.2 * torch.relu(mean - 0.6)
+        second = -9.0 + 70.0 * (mean - 0.5) - 50.3 * torch.relu(mean - 0.6)
+        return torch.stack([torch.zeros_like(mean), first, second], dim=1)
+
+    image = np.full((1, 1, 1, 3), 0.5, np.float32)
+    for keep_best in (False, True):
+        threat = hand("pgd_linf", 76.5, 0.1, 2, keep_best=keep_best)
+        result = attack(OfMean(logits), image, np.array([0]), threat, seed=0)
+        assert result.fooled.tolist() == [True]
+        np.testing.assert_allclose(result.peak_loss, np.log(1 + np.exp(0.1) + np.exp(-2.0)), atol=1e-4)
+    towards = attack(OfMean(logits), image, np.array([1]), hand("pgd_linf", 76.5, 0.1, 2), seed=0, targeted=True)
+    assert towards.fooled.tolist() == [True]
+    np.testing.assert_allclose(towards.peak_loss, -(np.log(1 + np.exp(0.1) + np.exp(-2.0)) - 0.1), atol=1e-4)
 
 
 # Seeds and isolation
@@ -279,7 +311,8 @@ def test_an_image_that_advertorch_turns_into_nan_is_attacked_again_and_the_other
     # By hand: along the weights without the closed gate, (1, 0, 3, 4, -5, 0.5) / |.| = sqrt(51.25), times 0.1.
     expected = np.array([[[1.0, 0.0, 3.0], [4.0, -5.0, 0.5]]]) * 0.1 / np.sqrt(51.25)
     np.testing.assert_allclose(result.images[0] - CLOSED, expected, atol=1e-6)
-    assert result.iterations == 3
+    # The image that was attacked again had its first steps in vain.
+    assert result.iterations.tolist() == [6, 3]
     downwards = attack(GATED, images, labels, hand("mia_l2", 25.5, 2.0, 3), seed=0, targeted=True)
     np.testing.assert_allclose(downwards.images[0] - CLOSED, -expected, atol=1e-6)
 
@@ -289,7 +322,7 @@ def test_the_repair_is_advertorchs_own_update_wherever_that_is_finite():
     module = conv_net().eval()
     theirs = _advertorch_l2_momentum(module, images, labels, 0.5, 0.2, 6)
     assert np.isfinite(theirs).all()
-    watched = bridge._Watched(module, torch.from_numpy(labels), False, False)
+    watched = Watched(module, torch.from_numpy(labels), False, False)
     watched.rows = torch.arange(4)
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
     ours = bridge._run_again(watched, pixels, hand("mia_l2", 127.5, 0.2, 6)).permute(0, 2, 3, 1).numpy()

@@ -99,6 +99,19 @@ def test_counts_by_hand(published):
     assert sum(v for k, v in result.counts.items() if k.startswith("claims")) == len(result.claims)
 
 
+def test_a_number_of_an_unsound_attack_carries_a_dagger(published):
+    def record(defence, correct, attack="pgd_linf", **checks):
+        key = CellKey("mini", "cs3a", "resnet50", defence, attack, 8)
+        return Record(key=key, config_hash="x", n=100, correct=correct, checks={"ok": True, **checks})
+
+    weak = [record("none", 31), record("um", 80), record("none", 4, "mia_linf"), record("at", 50, fine=False)]
+    text = to_markdown(compare(weak, published))
+    assert "| None | 0.31† |" in text and "| UM | 0.80† |" in text and "| AT | 0.50† |" in text
+    assert "| None | 0.04 |" in text
+    assert "† unsound: our attack failed a check" in text
+    assert "†" not in to_markdown(compare(weak[2:3], published))
+
+
 def test_claims_a_grid_cannot_test_are_neither_held_nor_failed(make_records, published):
     result = compare(make_records(class_sets=("photo3",), models=("mobilenet_v2",), profile="photos"), published)
     assert result.counts["compared"] == 0

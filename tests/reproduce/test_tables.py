@@ -16,7 +16,6 @@ from unmask_tf.reproduce.tables import (
     beside,
     class_set_means,
     csv,
-    failed_checks,
     means,
     number,
     read_model_k,
@@ -25,7 +24,6 @@ from unmask_tf.reproduce.tables import (
     table3_markdown,
     table4,
     table4_markdown,
-    unsound_notes,
     write_tables,
 )
 from unmask_tf.taxonomy import UNMASK
@@ -182,7 +180,9 @@ def test_table_4_markdown_by_hand(published):
 
 def test_the_whole_table_4_has_the_paper_s_two_blocks(make_records, published):
     text = table4_markdown(make_records(), published)
-    heads = [re.findall(r"(?:No attack|\w+-L\S+ ε=\d+)", line) for line in text.splitlines() if "ε=" in line]
+    heads = [
+        re.findall(r"(?:No attack|\w+-L\S+ ε=\d+)", line) for line in text.splitlines() if line.startswith("| M |")
+    ]
     assert heads == [
         ["No attack", "PGD-L∞ ε=8", "PGD-L∞ ε=16", "PGD-L2 ε=300", "PGD-L2 ε=600"],
         ["No attack", "MIA-L∞ ε=8", "MIA-L∞ ε=16", "MIA-L2 ε=300", "MIA-L2 ε=600"],
@@ -194,7 +194,8 @@ def test_the_whole_table_4_has_the_paper_s_two_blocks(make_records, published):
 
 def test_other_models_class_sets_and_budgets_have_no_number_of_the_paper(make_records, published):
     records = make_records(class_sets=("photo3",), models=("mobilenet_v2",))
-    assert "(" not in table4_markdown(records, published)
+    # Below the rows, notes name unsound cells.
+    assert "(" not in table4_markdown(records, published).split("\n†")[0]
     assert "(" not in auc_markdown(records, published)
     weak = table4_markdown([record("um", 1, epsilon=4)], published).splitlines()[3]
     assert weak == "| ResNet50 | CS3a | - (0.98) | - (0.96) | - (0.94) | - | - | 0.12 |"
@@ -206,35 +207,32 @@ def test_numbers_of_a_failed_attack_carry_a_dagger_and_a_note(published):
     records = [replace(r, checks={"a": False, "b": True, "c": False}) if r.key.defence == "at" else r for r in SMALL]
     text = table4_markdown(records, published)
     assert "0.25 (0.31) | 0.50† (0.71) | 0.75 (0.85)" in text
-    assert text.splitlines()[-1] == (
-        "† The attack failed a, c, so the number says little of robustness: PGD-L∞ ε=8 (ResNet50 CS3a AT)."
-    )
-    assert list(failed_checks(records).values()) == [("a", "c")]
-
-
-def test_a_check_that_fails_everywhere_is_noted_once():
-    records = [replace(r, checks={"step": False}) if r.key.attack != "none" else r for r in SMALL]
-    assert unsound_notes(records) == [
-        "The attack failed step, so the number says little of robustness: PGD-L∞ ε=8, MIA-L∞ ε=16."
+    assert text.splitlines()[-3:] == [
+        "† unsound, so it says little of robustness: the attack failed a: PGD-L∞ ε=8 (ResNet50 CS3a AT).",
+        "",
+        "† unsound, so it says little of robustness: the attack failed c: PGD-L∞ ε=8 (ResNet50 CS3a AT).",
     ]
 
 
-def test_an_unchecked_attack_is_not_sound():
-    assert unsound_notes([record("um", 1, checks={})]) == [
-        "The attack was not checked, so the number says little of robustness: PGD-L∞ ε=8."
-    ]
+def test_detections_of_an_unsound_attack_carry_a_dagger(published):
+    records = [replace(r, checks={"a": r.key.attack != "pgd_linf"}) for r in SMALL if r.key.defence != "at"]
+    assert "| ResNet50 | CS3a | 0.875† | - |" in auc_markdown(records, published)
+    assert "| ResNet50 | CS3a | 4† | 0 (4702) |" in table3_markdown(records, published)
+    for text in (auc_markdown(records, published), table3_markdown(records, published)):
+        assert text.endswith("\n† unsound: the attack failed a check, which stands below Table IV.\n")
+    assert "†" not in auc_markdown(SMALL, published) + table3_markdown(SMALL, published)
 
 
 def test_auc_and_table_3_stand_beside_the_paper_s(make_records, published):
     records = make_records(class_sets=("cs3a",))
-    auc_rows = auc_markdown(records, published).splitlines()[2:]
+    auc_rows = auc_markdown(records, published).splitlines()[2:4]
     assert [row.count("(") for row in auc_rows] == [0, 8]
-    assert re.search(r"\| \d\.\d{3} \(0\.950\) \|", auc_rows[1])
-    count_rows = table3_markdown(records, published).splitlines()[2:]
+    assert re.search(r"\| \d\.\d{3}† \(0\.950\) \|", auc_rows[1])
+    count_rows = table3_markdown(records, published).splitlines()[2:4]
     # The paper prints the counts of the stronger attacks only.
     assert [re.findall(r"\((\d+)\)", row) for row in count_rows] == [["3648", "4702", "4702", "4702"]] * 2
     evaluated = by_cell(auc_table(records))["resnet50", "cs3a", "pgd_linf", 16]["n"]
-    assert f"| {evaluated} (3648) |" in count_rows[0]
+    assert f"| {evaluated}† (3648) |" in count_rows[0]
 
 
 def test_table_2_markdown(make_records, published):

@@ -26,7 +26,7 @@ def training_threat(config: AdversarialTrainingConfig) -> ThreatModel:
     """LINF PGD with a random start, as configured. Released: epsilon 4/255, 7 iterations, step 2.0.
 
     With the released step every iterate is a corner of the budget, so this is not the adversarial training of Madry et
-    al.; a step of 1/255 is.
+    al.; a step of 2/255 is (`config.RECIPES`).
     """
     return ThreatModel(
         attack="pgd_linf",
@@ -55,7 +55,7 @@ def make_perturb(at_config: AdversarialTrainingConfig, *, seed: int = 0) -> Call
     threat = training_threat(at_config)
 
     def perturb(model: keras.Model) -> BatchPerturbation:
-        module = to_torch(model)
+        module = to_torch(model, fold_batch_norm=True)
         last_weight = model.trainable_variables[-1]
 
         def attacked(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -76,6 +76,9 @@ def adversarial_train(
     classifier_config: ClassifierConfig,
     at_config: AdversarialTrainingConfig,
     workdir: Path,
+    *,
+    on_epoch: Callable[[list[dict]], None] | None = None,
+    progress: Callable[[float], None] | None = None,
 ) -> list[dict]:
     """Trains M on attacked batches (Equation 4) and keeps its best epoch on benign and attacked validation images.
 
@@ -85,6 +88,7 @@ def adversarial_train(
         classifier_config: everything but epochs and learning rate, which are `at_config`'s.
         at_config: the attack, epochs and learning rate.
         workdir: folder of the checkpoints; an interrupted training continues from it.
+        on_epoch, progress: as `train_classifier`.
 
     Returns:
         One record per epoch, as `train_classifier`.
@@ -99,6 +103,8 @@ def adversarial_train(
         epochs=at_config.epochs,
         learning_rate=at_config.learning_rate,
         describe="adversarial training " + json.dumps(asdict(at_config), sort_keys=True),
+        on_epoch=on_epoch,
+        progress=progress,
     )
 
 

@@ -1,6 +1,6 @@
 """Runs Advertorch's attacks on M's torch copy: NHWC float32 images in, NHWC float32 images out.
 
-Advertorch holds no state that we rely on: it sees a function (`_Watched`) that turns NCHW images into logits, and
+Advertorch holds no state that we rely on: it sees a function (`Watched`) that turns NCHW images into logits, and
 everything around it (seeds, layout, best iterate, NaN repair, final projection) is here.
 """
 
@@ -21,6 +21,7 @@ import torch
 
 from unmask_tf.attacks.pixels import project
 from unmask_tf.attacks.threat_models import Norm, ThreatModel
+from unmask_tf.attacks.watched import Watched
 from unmask_tf.data.pixels import checked_pixels
 from unmask_tf.errors import InputError
 
@@ -33,15 +34,25 @@ class AttackResult:
 
     Attributes:
         images: float32 (N, H, W, 3) in [0, 1], within the budget.
-        predictions: int64 (N,), argmax of the logits of `images`.
+        logits: float32 (N, classes), the attack's own evaluation of `images`.
+        fooled: bool (N,), some iterate was misclassified (or hit its target), whether it is the one returned or not.
+        peak_loss: float32 (N,), the highest loss of an iterate: of those that fooled the model where any did
+            (targeted: the highest negative loss of the target).
         nan_images: images for which Advertorch returned NaN and which were attacked again (see `attack`).
-        iterations: gradient steps that every image received, all restarts together (0 where epsilon is 0).
+        iterations: int64 (N,), gradient steps that each image received, all restarts together (0 where epsilon is 0).
     """
 
     images: np.ndarray
-    predictions: np.ndarray
+    logits: np.ndarray
+    fooled: np.ndarray
+    peak_loss: np.ndarray
     nan_images: int
-    iterations: int
+    iterations: np.ndarray
+
+    @property
+    def predictions(self) -> np.ndarray:
+        """int64 (N,), argmax of the logits."""
+        return self.logits.argmax(axis=1)
 
 
 def attack(
@@ -84,29 +95,31 @@ def attack(
     """
     images, labels = _validated(module, images, labels, seed, batch_size)
     attacked = np.empty_like(images)
-    predictions = np.empty(len(images), np.int64)
-    nan_images, iterations = 0, threat.iterations * threat.restarts
+    seen: dict[str, list[np.ndarray]] = {"logits": [], "fooled": [], "peak_loss": [], "iterations": []}
+    nan_images = 0
     with inference(module) as device:
         for start in range(0, len(images), batch_size):
             part = slice(start, start + batch_size)
             clean = torch.from_numpy(images[part]).permute(0, 3, 1, 2).contiguous().to(device)
-            watched = _Watched(module, torch.from_numpy(labels[part]).to(device), targeted, threat.keep_best)
+            watched = Watched(module, torch.from_numpy(labels[part]).to(device), targeted, threat.keep_best)
             if threat.epsilon < _SMALLEST_BUDGET:
-                iterations = 0
                 result = images[part]
             else:
                 with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
                     adversarial, repaired = _attack_batch(watched, clean, threat, seed, start)
                 nan_images += repaired
-                iterations = min(iterations, watched.gradient_steps)
                 result = adversarial.permute(0, 2, 3, 1).cpu().numpy()
             attacked[part] = project(images[part], result, threat)
             final = torch.from_numpy(attacked[part]).permute(0, 3, 1, 2).to(device)
             with torch.no_grad():
-                predictions[part] = watched(final).argmax(1).cpu().numpy()
+                seen["logits"].append(watched(final).cpu().numpy())
+            seen["fooled"].append(watched.fooled.cpu().numpy())
+            seen["peak_loss"].append(watched.peak_loss.cpu().numpy())
+            seen["iterations"].append(watched.gradient_steps.cpu().numpy())
             if progress is not None:
                 progress(min(start + batch_size, len(images)), len(images))
-    return AttackResult(images=attacked, predictions=predictions, nan_images=nan_images, iterations=iterations)
+    joined = {name: np.concatenate(batches) for name, batches in seen.items()}
+    return AttackResult(images=attacked, **joined, nan_images=nan_images)
 
 
 @contextmanager
@@ -142,7 +155,7 @@ def logits_and_gradients(
             part = slice(start, start + batch_size)
             wanted = torch.from_numpy(labels[part]).to(device)
             pixels = torch.from_numpy(images[part]).permute(0, 3, 1, 2).contiguous().to(device).requires_grad_(True)
-            outputs = _Watched(module, wanted, False, False)(pixels)
+            outputs = Watched(module, wanted, False, False)(pixels)
             (gradient,) = torch.autograd.grad(_loss(outputs, wanted), pixels)
             logits.append(outputs.detach().cpu().numpy())
             gradients.append(gradient.permute(0, 2, 3, 1).cpu().numpy())
@@ -160,7 +173,7 @@ def logits_of(module: torch.nn.Module, images: np.ndarray, *, batch_size: int = 
     with inference(module) as device, torch.no_grad():
         for start in range(0, len(images), batch_size):
             part = slice(start, start + batch_size)
-            watched = _Watched(module, torch.from_numpy(labels[part]), False, False)
+            watched = Watched(module, torch.from_numpy(labels[part]).to(device), False, False)
             logits.append(watched(torch.from_numpy(images[part]).permute(0, 3, 1, 2).to(device)).cpu().numpy())
     return np.concatenate(logits)
 
@@ -199,124 +212,38 @@ _SMALLEST_BUDGET = 2.0**-24  # float32 cannot tell pixels apart that are closer
 _loss = torch.nn.CrossEntropyLoss(reduction="sum")
 
 
-class _Watched:
-    """The module as Advertorch sees it: NCHW in, logits out, with an eye on every iterate.
-
-    Advertorch evaluates each of its iterates through this function, so the best one can be kept here, for any attack
-    and at no further cost.
-
-    Attributes:
-        gradient_steps: evaluations with a gradient so far.
-        rows: which images of the batch the next evaluations are about (None: all).
-        best: float32 NCHW, each image's best iterate so far.
-    """
-
-    def __init__(self, module: torch.nn.Module, labels: torch.Tensor, targeted: bool, keep_best: bool) -> None:
-        self.module, self.labels, self.targeted, self.keep_best = module, labels, targeted, keep_best
-        self.gradient_steps = 0
-        self.rows: torch.Tensor | None = None
-        self.best: torch.Tensor | None = None
-        self._best_fooled: torch.Tensor | None = None
-        self._best_gain: torch.Tensor | None = None
-
-    def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        # Convolutions are faster in channels_last; Advertorch itself needs contiguous NCHW.
-        logits = self.module(images.contiguous(memory_format=torch.channels_last))
-        self._refuse_bad_outputs(images, logits)
-        if images.requires_grad:
-            images.register_hook(functools.partial(_refuse_bad_gradients, images.detach()))
-        self.gradient_steps += torch.is_grad_enabled()
-        if self.keep_best:
-            with torch.no_grad():
-                self._keep(images.detach(), logits.detach())
-        return logits
-
-    def _keep(self, images: torch.Tensor, logits: torch.Tensor) -> None:
-        rows = torch.arange(len(self.labels), device=logits.device) if self.rows is None else self.rows
-        labels = self.labels[rows]
-        gain = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
-        fooled = logits.argmax(1) != labels
-        if self.targeted:
-            gain, fooled = -gain, ~fooled
-        if self.best is None:
-            self.best, self._best_fooled, self._best_gain = images.clone(), fooled, gain
-            return
-        # With three classes or more a still correct iterate can have the higher loss: being fooled counts first.
-        before = self._best_fooled[rows]
-        better = (fooled & ~before) | ((fooled == before) & (gain > self._best_gain[rows]))
-        # A NaN iterate has a NaN gain, but its argmax could pass for fooled.
-        better &= torch.isfinite(gain)
-        chosen = rows[better]
-        self.best[chosen], self._best_fooled[chosen], self._best_gain[chosen] = (
-            images[better],
-            fooled[better],
-            gain[better],
-        )
-
-    def _refuse_bad_outputs(self, images: torch.Tensor, logits: torch.Tensor) -> None:
-        if logits.ndim != 2 or len(logits) != len(images):
-            raise InputError(
-                f"the attacked module returned shape {tuple(logits.shape)} for {len(images)} images; expected logits "
-                f"of shape ({len(images)}, classes). Pass the module that ends in the class logits."
-            )
-        highest = int(self.labels.max())
-        if highest >= logits.shape[1]:
-            raise InputError(
-                f"label {highest} is out of range: the attacked module has {logits.shape[1]} classes (0 to "
-                f"{logits.shape[1] - 1}). Use labels of the class set that the module was trained on."
-            )
-        if _modules_fault(images, logits):
-            raise InputError(
-                "the attacked module returned NaN or infinity for finite images. Its weights are damaged or its "
-                "training diverged: train or load it again."
-            )
-        if images.requires_grad and not logits.requires_grad:
-            raise InputError(
-                "the attacked module's output does not depend on the image by differentiable steps, so a gradient "
-                "attack is impossible. Remove detach(), no_grad() or integer casts from the module."
-            )
-
-
-def _refuse_bad_gradients(images: torch.Tensor, gradient: torch.Tensor) -> None:
-    # torch.sign(NaN) is 0: unnoticed, an LINF attack would stand still and pass the clean image off as attacked.
-    if _modules_fault(images, gradient):
-        raise InputError(
-            "the attacked module has a gradient that is NaN or infinite on finite images. Look in it for a square "
-            "root, division or logarithm at 0."
-        )
-
-
-def _modules_fault(images: torch.Tensor, values: torch.Tensor) -> bool:
-    """Whether finite images gave non-finite values. A NaN iterate is Advertorch's doing, and is repaired later."""
-    if torch.isfinite(values).all():
-        return False
-    return not bool(torch.isfinite(values[torch.isfinite(images).flatten(1).all(1)]).all())
-
-
 def _attack_batch(
-    watched: _Watched, clean: torch.Tensor, threat: ThreatModel, seed: int, start: int
+    watched: Watched, clean: torch.Tensor, threat: ThreatModel, seed: int, start: int
 ) -> tuple[torch.Tensor, int]:
-    """Runs all restarts on one batch. Returns the iterate to report (NCHW) and the number of images repaired."""
+    """Runs all restarts on one batch. Returns the iterate to report (NCHW) and the number of images repaired.
+
+    A restart attacks again only what no run before it has fooled: more is not asked of a restart.
+    """
     repaired = torch.zeros(len(clean), dtype=torch.bool, device=clean.device)
     if threat.keep_best:
         with torch.no_grad():
             watched(clean)
     for restart in range(threat.restarts):
         torch.manual_seed(int(np.random.SeedSequence((seed, start, restart)).generate_state(1, np.uint64)[0]))
-        adversarial = _advertorch(watched, threat).perturb(clean, watched.labels)
+        rows = torch.arange(len(clean), device=clean.device) if restart == 0 else (~watched.fooled).nonzero().flatten()
+        if not len(rows):
+            break
+        watched.rows = rows
+        adversarial = _advertorch(watched, threat).perturb(clean[rows], watched.labels[rows])
         broken = ~torch.isfinite(adversarial).flatten(1).all(1)
         if broken.any():
-            watched.rows = broken.nonzero().flatten()
-            adversarial[broken] = _run_again(watched, clean[broken], threat)
-            watched.rows = None
-            repaired |= broken
+            watched.rows = rows[broken]
+            adversarial[broken] = _run_again(watched, clean[watched.rows], threat)
+            repaired[watched.rows] = True
+            watched.rows = rows
         if threat.keep_best:
             with torch.no_grad():
                 watched(adversarial)
+        watched.rows = None
     return (watched.best if threat.keep_best else adversarial), int(repaired.sum())
 
 
-def _advertorch(watched: _Watched, threat: ThreatModel):
+def _advertorch(watched: Watched, threat: ThreatModel):
     """The Advertorch attack object of a threat model; each class is given those arguments that it knows."""
     attack_class = getattr(advertorch_attacks(), threat.spec.advertorch_class)
     arguments = {
@@ -334,7 +261,7 @@ def _advertorch(watched: _Watched, threat: ThreatModel):
     return attack_class(watched, **{name: value for name, value in arguments.items() if name in known})
 
 
-def _run_again(watched: _Watched, clean: torch.Tensor, threat: ThreatModel) -> torch.Tensor:
+def _run_again(watched: Watched, clean: torch.Tensor, threat: ThreatModel) -> torch.Tensor:
     """Attacks images (NCHW) that Advertorch returned as NaN; `watched.rows` says which of the batch they are.
 
     Equations 2 and 3 in L2 with Advertorch's order: step, projection to the ball, clipping to the box.

@@ -10,6 +10,19 @@ ROUNDING = 1e-6
 """Most by which float32 rounding takes an image over budget or box, pixel units (times epsilon where epsilon > 1)."""
 
 
+def lengths(delta: np.ndarray, norm: Norm) -> np.ndarray:
+    """float64 (N,): length of each perturbation (N, H, W, C) in a norm, pixel units."""
+    values = np.abs(np.asarray(delta, np.float64)).reshape(len(delta), -1)
+    if norm is Norm.LINF:
+        return values.max(axis=1)
+    return values.sum(axis=1) if norm is Norm.L1 else np.sqrt((values**2).sum(axis=1))
+
+
+def rounding(threat: ThreatModel, values: int) -> float:
+    """Most by which float32 rounding lengthens a perturbation of so many values; in L1 every value adds its own."""
+    return ROUNDING * max(1.0, threat.epsilon) + (values * 2.0**-23 if threat.norm is Norm.L1 else 0.0)
+
+
 def project(clean: np.ndarray, adversarial: np.ndarray, threat: ThreatModel) -> np.ndarray:
     """Takes rounding errors out of an adversarial image: float32 (N, H, W, 3), within budget and box.
 
@@ -18,7 +31,7 @@ def project(clean: np.ndarray, adversarial: np.ndarray, threat: ThreatModel) -> 
     """
     exact = clean.astype(np.float64)
     epsilon = float(threat.epsilon)
-    tolerance = ROUNDING * max(1.0, epsilon)
+    tolerance = rounding(threat, clean[0].size)
     boxed = np.clip(adversarial, np.float32(0.0), np.float32(1.0))
     excess = float(np.abs(boxed - adversarial).max())
     if threat.norm is Norm.LINF:
@@ -27,7 +40,7 @@ def project(clean: np.ndarray, adversarial: np.ndarray, threat: ThreatModel) -> 
         excess = max(excess, float(np.abs(result - boxed).max()))
     else:
         delta = boxed.astype(np.float64) - exact
-        length = np.sqrt((delta**2).sum(axis=(1, 2, 3), keepdims=True))
+        length = lengths(delta, threat.norm)[:, None, None, None]
         excess = max(excess, float(length.max()) - epsilon)
         shrunk = (exact + delta * np.minimum(1.0, epsilon / np.maximum(length, 1e-300))).astype(np.float32)
         result = np.where(length > epsilon, shrunk, boxed)

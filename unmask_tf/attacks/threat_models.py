@@ -20,10 +20,11 @@ PixelUnits = NewType("PixelUnits", float)
 
 
 class Norm(str, Enum):
-    """The norm that bounds a perturbation: LINF bounds each pixel value, L2 the whole image."""
+    """The norm that bounds a perturbation: LINF bounds each pixel value, L2 and L1 the whole image."""
 
     LINF = "linf"
     L2 = "l2"
+    L1 = "l1"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,12 +36,14 @@ class AttackSpec:
         norm: norm of its budget.
         random_start: the released code starts it from a random point of the budget.
         momentum: it accumulates gradients (Equation 2).
+        iterative: it takes a number of steps; else it takes one, of length epsilon.
     """
 
     advertorch_class: str
     norm: Norm
     random_start: bool = False
     momentum: bool = False
+    iterative: bool = True
 
 
 ATTACKS: dict[str, AttackSpec] = {
@@ -49,7 +52,9 @@ ATTACKS: dict[str, AttackSpec] = {
     "mia_linf": AttackSpec(advertorch_class="LinfMomentumIterativeAttack", norm=Norm.LINF, momentum=True),
     "mia_l2": AttackSpec(advertorch_class="L2MomentumIterativeAttack", norm=Norm.L2, momentum=True),
 }
-"""The attacks of Section II-A. One entry here is all that another one of `advertorch.attacks` needs."""
+"""The attacks of Section II-A. One entry here is all that another one of `advertorch.attacks` needs whose budget is
+one of `Norm` (L1PGDAttack, LinfBasicIterativeAttack, GradientSignAttack, ...); each is given those of our arguments
+that it knows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,12 +92,13 @@ class ThreatModel:
 
     Attributes:
         attack: a name in `ATTACKS`.
-        epsilon_255: budget in units of 1/255 (per pixel value for LINF, of the whole image for L2).
+        epsilon_255: budget in units of 1/255 (per pixel value for LINF, of the whole image for L2 and L1).
         step: length of one step, pixel units of [0, 1].
         iterations: gradient steps of one run.
         decay: momentum decay mu (momentum attacks only).
         random_start: start from a random point of the budget.
-        restarts: runs, each from its own random start; more than one needs `keep_best`.
+        restarts: runs, each from its own random start, those after the first on what is not fooled yet; more than one
+            needs `keep_best`.
         keep_best: return each image's best iterate (misclassified first, then highest loss), not the last one.
 
     Raises:
@@ -154,11 +160,12 @@ def threat_model(attack: str, epsilon_255: float, *, preset: str = "released", i
     _not_negative("epsilon_255", epsilon_255, "a budget in units of 1/255, such as 8 or 300")
     _at_least_one("iterations", iterations)
     spec, effort = ATTACKS[attack], PRESETS[preset]
+    epsilon = PixelUnits(epsilon_255 / 255.0)
     return ThreatModel(
         attack=attack,
         epsilon_255=float(epsilon_255),
-        step=float(effort.step(PixelUnits(epsilon_255 / 255.0), iterations)),
-        iterations=iterations,
+        step=float(effort.step(epsilon, iterations) if spec.iterative else epsilon),
+        iterations=iterations if spec.iterative else 1,
         random_start=spec.random_start,
         # Without a random start every run would be the same.
         restarts=effort.restarts if spec.random_start else 1,

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from unmask_tf.attacks.checks import CHECKS
 from unmask_tf.config import Profile, profile
 from unmask_tf.errors import InputError
 from unmask_tf.files import atomic_path, read_json, sha256, write_json
@@ -153,7 +154,9 @@ class Run:
         for grid in ("attacks", "epsilons_linf_255", "epsilons_l2_255"):
             del settings[grid]  # a cell does not depend on what else is in the grid
         model = self.model_key(class_set, architecture, target)
-        return digest("attacked", model, settings, attack, epsilon, self.profile.limit)
+        # With other checks the old verdicts on an attack are no longer whole.
+        checks = [] if attack == "none" else list(CHECKS)
+        return digest("attacked", model, settings, attack, epsilon, self.profile.limit, checks)
 
     def parts_key(self, class_set: str, architecture: str | None, attack: str, epsilon: float) -> str:
         """Digest of all that K's part sets depend on."""

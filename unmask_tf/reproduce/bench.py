@@ -54,7 +54,7 @@ def benchmark(profile: Profile, k_weights: Path, taxonomy: Taxonomy, path: Path)
     speed: dict[str, float] = {}
     for architecture in profile.architectures:
         model = build_classifier(architecture, _CLASSES, input_size=size, weights="random")
-        module = to_torch(model)
+        module = to_torch(model, fold_batch_norm=True)
         speed[f"{architecture} verdict"] = images_per_second(lambda m=model: m.predict_on_batch(images), count)
         speed[f"{architecture} attack step"] = images_per_second(
             lambda m=module: logits_and_gradients(m, images, labels, batch_size=count), count

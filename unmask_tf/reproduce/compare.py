@@ -16,6 +16,7 @@ from unmask_tf.reproduce.cells import DEFENCE_LABELS, DEFENCES, attack_label, by
 from unmask_tf.reproduce.claims import Claim, evaluate_claims
 from unmask_tf.reproduce.published import Published
 from unmask_tf.reproduce.records import Record, read_all
+from unmask_tf.reproduce.soundness import failed_checks
 from unmask_tf.reproduce.tables import MISSING, aligned, auc_table, markdown, number, read_model_k, table4
 
 # A difference of exactly the tolerance is within it, whatever its last bit.
@@ -31,6 +32,7 @@ class Number:
         model, class_set, attack, epsilon_255, defence: the cell (empty and 0 where the kind has none).
         ours, paper: fractions.
         tolerance: largest difference that counts as agreement.
+        unsound: our attack failed a check.
     """
 
     kind: str
@@ -42,6 +44,7 @@ class Number:
     ours: float
     paper: float
     tolerance: float
+    unsound: bool = False
 
     @property
     def difference(self) -> float:
@@ -116,6 +119,7 @@ def compare(
     for name, value in (("tolerance", tolerance), ("auc_tolerance", auc_tolerance), ("map_tolerance", map_tolerance)):
         if not (np.isfinite(value) and value >= 0):
             raise InputError(f"{name} is {value}. Give a fraction of at least 0, such as 0.10.")
+    failed = failed_checks(records)
     ours = _values(table4(records), DEFENCES) | _values(auc_table(records), ("auc",))
     paper = _values(published.table4, DEFENCES) | _values(published.auc, ("auc",))
     numbers = [
@@ -129,6 +133,7 @@ def compare(
             ours=value,
             paper=paper[cell, column],
             tolerance=auc_tolerance if column == "auc" else tolerance,
+            unsound=(cell, "um" if column == "auc" else column) in failed,
         )
         for (cell, column), value in ours.items()
         if (cell, column) in paper
@@ -181,7 +186,7 @@ def _listing(comparison: Comparison) -> list[list[str]]:
                 class_set_label(n.class_set) or MISSING,
                 attack_label(n.attack, n.epsilon_255) if n.attack else MISSING,
                 name,
-                number(n.ours, digits),
+                number(n.ours, digits) + ("†" if n.unsound else ""),
                 number(n.paper, digits),
                 number(n.difference, digits, sign=True),
                 ("yes" if n.within else "no") + f" ({n.tolerance:g})",
@@ -212,6 +217,8 @@ def _render(comparison: Comparison, table: Callable[..., str], heading: Callable
         f"{counts['ours_only']} of ours have no counterpart in the paper, {counts['paper_only']} of the paper's none "
         "here.\n"
     )
+    if any(n.unsound for n in comparison.numbers):
+        parts.append("† unsound: our attack failed a check; report.md names it.\n")
     return "\n".join(parts)
 
 

@@ -28,6 +28,8 @@ class Published:
         operating_point: class_set, attack, epsilon_255, tpr, fpr.
         headline: um_minus_at_points and um_minus_none_points as the text prints them; its Table IV gives others.
         map: K's mean average precision.
+        searched_epsilons, selected_epsilon: adversarial training's budgets in its line search, units of 1/255, and the
+            one used for all class sets.
     """
 
     table2: Mapping[str, Mapping[str, Any]]
@@ -37,6 +39,8 @@ class Published:
     operating_point: Mapping[str, Any]
     headline: Mapping[str, Any]
     map: float
+    searched_epsilons: tuple[float, ...]
+    selected_epsilon: float
 
 
 def read_published(path: str | Path | None = None) -> Published:
@@ -71,6 +75,8 @@ def read_published(path: str | Path | None = None) -> Published:
             operating_point=detection["operating_point"],
             headline=content["headline"],
             map=content["model_k"]["map"],
+            searched_epsilons=tuple(content["adversarial_training"]["epsilon_line_search_255"]),
+            selected_epsilon=content["adversarial_training"]["selected_epsilon_255"],
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path} lacks a number of the paper ({error!r}). Restore it from the repository.") from error

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from unmask_tf.attacks import checks as attack_checks
 from unmask_tf.errors import InputError
 from unmask_tf.files import read_json, write_text
 from unmask_tf.reproduce.cells import DEFENCES, cell_order
@@ -171,8 +172,11 @@ class Record:
 
     @property
     def sound(self) -> bool:
-        """The attack was checked and failed no check. A benign row has no attack to check."""
-        return (self.key.attack == "none" or bool(self.checks)) and all(self.checks.values())
+        """The attack was checked and failed no check but those that only warn. A benign row has no attack to check.
+
+        Checks between cells are not in a record (`soundness.py` makes them).
+        """
+        return (self.key.attack == "none" and not self.checks) or attack_checks.sound(self.checks)
 
     @property
     def pairs(self) -> int:

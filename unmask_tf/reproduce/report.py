@@ -9,15 +9,17 @@ from typing import Any
 from unmask_tf.files import write_text
 from unmask_tf.reproduce.cells import DEFENCE_LABELS, DEFENCES, attack_label, by_cell, class_set_label, model_label
 from unmask_tf.reproduce.compare import header
-from unmask_tf.reproduce.figures import write_figures
+from unmask_tf.reproduce.figures import write_figures, write_line_search_figures
+from unmask_tf.reproduce.line_search import Point, read_searches
+from unmask_tf.reproduce.line_search_tables import line_search_markdown, stem, write_line_search_tables
 from unmask_tf.reproduce.published import Published
 from unmask_tf.reproduce.records import Record, read_all
+from unmask_tf.reproduce.soundness import checks_markdown, failed_checks, unsound_notes
 from unmask_tf.reproduce.tables import (
     aligned,
     auc_markdown,
     auc_table,
     beside,
-    failed_checks,
     markdown,
     means,
     number,
@@ -26,7 +28,6 @@ from unmask_tf.reproduce.tables import (
     table3_markdown,
     table4,
     table4_markdown,
-    unsound_notes,
     write_tables,
 )
 from unmask_tf.taxonomy import Taxonomy
@@ -37,6 +38,7 @@ def report_markdown(
     taxonomy: Taxonomy,
     published: Published,
     model_k: Mapping[str, Any] | None = None,
+    searches: Mapping[str, Sequence[Point]] | None = None,
 ) -> str:
     """The whole report: headline, Table IV, Figures 4 and 5, AUCs, Tables III and II, K. No times: the same records
     give the same text.
@@ -46,6 +48,7 @@ def report_markdown(
         taxonomy: the run's taxonomy.
         published: the paper's numbers.
         model_k: K's evaluation (`read_model_k`), or None.
+        searches: the line searches (`read_searches`), or None.
     """
     key = records[0].key
     parts = [
@@ -60,6 +63,8 @@ def report_markdown(
         "## Figure 4: means per class set\n",
         "![Accuracy under attack per class set](figure4.png)\n",
     ]
+    if any(record.key.attack != "none" for record in records):
+        parts += ["## Checks of the attacks\n", checks_markdown(records)]
     if any(record.detection_scores is not None for record in records):
         parts += [
             "## Figure 5: detection\n",
@@ -73,6 +78,10 @@ def report_markdown(
     parts += ["## Table II: class sets\n", table2_markdown(records, taxonomy, published)]
     if model_k is not None:
         parts += ["## Model K\n", _model_k_markdown(model_k, published)]
+    for variant, points in (searches or {}).items():
+        parts += [f"## Figures 2 and 3: the ε of adversarial training ({variant})\n"]
+        parts += [f"![{name}]({stem(name, variant)}.png)\n" for name in ("figure2", "figure3")]
+        parts += [line_search_markdown(points, published)]
     return "\n".join(parts)
 
 
@@ -142,7 +151,13 @@ def summary(records: Sequence[Record], published: Published, model_k: Mapping[st
         rows.append(
             [model_label(model), class_set_label(class_set), attack_label(attack, epsilon), str(row["n"])]
             + [beside(row[d], paper.get(cell, {}).get(d), mark="†" if (cell, d) in failed else "") for d in DEFENCES]
-            + [beside(*(side.get(cell, {}).get("auc") for side in (aucs, paper_aucs)), digits=3)]
+            + [
+                beside(
+                    *(side.get(cell, {}).get("auc") for side in (aucs, paper_aucs)),
+                    digits=3,
+                    mark="†" if cell in aucs and (cell, "um") in failed else "",
+                )
+            ]
         )
     columns = ("M", "CS", "Attack", "n", *(DEFENCE_LABELS[d] for d in DEFENCES), "AUC")
     parts = [
@@ -177,7 +192,10 @@ def report_run(results: str | Path, taxonomy: Taxonomy, published: Published, co
     records, model_k = read_all(results / "records", config_hash), read_model_k(results)
     write_tables(records, results, taxonomy, published)
     write_figures(records, results, published)
+    searches = read_searches(results)
+    write_line_search_tables(results, published)
+    write_line_search_figures(results, published)
     path = results / "report.md"
-    write_text(path, report_markdown(records, taxonomy, published, model_k))
+    write_text(path, report_markdown(records, taxonomy, published, model_k, searches))
     print(summary(records, published, model_k), end="")
     return path

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from unmask_tf.config import AdversarialTrainingConfig
 from unmask_tf.errors import InputError
 from unmask_tf.files import read_json, sha256, write_json
 from unmask_tf.reproduce import records
@@ -88,19 +89,29 @@ def _evaluate_k(run: Run, stages: Stages) -> Iterator[Unit]:
     )
 
 
-def _train_m(run: Run, stages: Stages) -> Iterator[Unit]:
-    adversarial = run.profile.adversarial_training
+def training_cost(run: Run, architecture: str, images: int, settings: AdversarialTrainingConfig | None = None) -> float:
+    """Relative cost of training M on so many images: benignly, or adversarially by `settings`."""
+    epochs, steps = run.profile.classifier.epochs, 1
+    if settings is not None:
+        epochs, steps = settings.epochs, settings.iterations + 1
+    return _COMPILE + images * epochs * steps * (1 + _BACKWARD) * _m_forward(run, architecture)
+
+
+def attack_cost(run: Run, architecture: str, images: int) -> float:
+    """Relative cost of attacking M on so many images, once."""
+    return images * (1 + _BACKWARD) * (run.profile.attack.iterations + 1) * _m_forward(run, architecture)
+
+
+def _train_m(run: Run, stages: Stages, defences: Sequence[str] = ("none", "at")) -> Iterator[Unit]:
     for class_set, architecture in run.models:
-        for defence in ("none", "at"):
+        for defence in defences:
             where = (class_set, architecture, defence)
-            images, cost = run.count("train", class_set), (1 + _BACKWARD) * run.profile.classifier.epochs
-            if defence == "at":
-                cost = (1 + _BACKWARD) * adversarial.epochs * (adversarial.iterations + 1)
+            settings = run.profile.adversarial_training if defence == "at" else None
             weights, history, key = run.model_path(*where), run.history_path(*where), run.model_key(*where)
             yield Unit(
                 "train-m",
                 " ".join(where),
-                _COMPILE + images * cost * _m_forward(run, architecture),
+                training_cost(run, architecture, run.count("train", class_set), settings),
                 partial(_trained, weights, history, key),
                 partial(stages.train_m, *where),
             )
@@ -117,12 +128,12 @@ def _attack(run: Run, stages: Stages, benign: bool) -> Iterator[Unit]:
             for attack, epsilon in (BENIGN,) if benign else settings.cells():
                 where = (class_set, architecture, target, attack, epsilon)
                 path, key = run.attacked_path(*where), run.attacked_key(*where)
-                passes = 1 if benign else (1 + _BACKWARD) * (settings.iterations + 1)
+                images = run.test_images(class_set)
                 name = f"{architecture} at" if target == "at" else architecture
                 yield Unit(
                     "benign" if benign else "attack",
                     f"{class_set} {name}" + ("" if benign else f" {attack} eps {epsilon}"),
-                    run.test_images(class_set) * passes * _m_forward(run, architecture),
+                    images * _m_forward(run, architecture) if benign else attack_cost(run, architecture, images),
                     partial(_written_under, path, key),
                     partial(stages.attack, *where),
                 )
@@ -186,6 +197,7 @@ def _config_hash(path: Path) -> str | None:
 _BUILDERS: dict[str, Callable[[Run, Stages], Iterable[Unit]]] = {
     "train-k": _train_k,
     "train-m": _train_m,
+    "train-m-benign": partial(_train_m, defences=("none",)),
     "benign": partial(_attack, benign=True),
     "attack": partial(_attack, benign=False),
     "extract": _extract,
@@ -208,11 +220,16 @@ def run_stages(run: Run, command: str, stages: Stages | None = None) -> None:
     names = COMMANDS[command]
     if "extract" in names and run.k_weights.is_file():
         verified_sha256(run.k_weights)  # wrong weights are refused before hours of work, not after
+    units = plan(run, stages or Stages(run), names)
+    run_units(run, units, before={"evaluate": lambda: discard_stale_records(run)})
+
+
+def run_units(run: Run, units: Sequence[Unit], before: dict[str, Callable[[], None]]) -> None:
+    """`execute` in the run's folder, which is marked as in use."""
     with _at_work(run.folder):
         if not (run.folder / "taxonomy.json").is_file() or read_taxonomy(run.folder) != run.taxonomy:
             run.taxonomy.to_json(run.folder / "taxonomy.json")  # tables are made from the folder alone
-        units = plan(run, stages or Stages(run), names)
-        execute(units, before={"evaluate": lambda: discard_stale_records(run)})
+        execute(units, before)
 
 
 def execute(units: Sequence[Unit], before: dict[str, Callable[[], None]]) -> None:
@@ -292,11 +309,12 @@ def _at_work(folder: Path) -> Iterator[None]:
 
 
 def rendering_key(folder: Path) -> str:
-    """Digest of all that tables and figures depend on: the records, K's evaluation, the paper's numbers, this code."""
-    inputs = sorted(path for path in (folder / "records").glob("*.json") if not path.name.startswith("."))
+    """Digest of all that tables and figures depend on: all records, K's evaluation, the paper's numbers, this code."""
+    inputs = sorted([*(folder / "records").glob("*.json"), *(folder / "line_search").glob("*/*.json")])
+    inputs = [path for path in inputs if not path.name.startswith(".")]
     inputs += [folder / "model_k.json", folder / "taxonomy.json", Path(__file__).parents[2] / "results/published.json"]
     inputs += sorted(Path(__file__).parent.glob("*.py"))
-    return digest([[path.name, sha256(path)] for path in inputs if path.is_file()])
+    return digest([[path.parent.name, path.name, sha256(path)] for path in inputs if path.is_file()])
 
 
 def render_once(folder: Path, name: str, outputs: Sequence[str], render: Callable[[], object]) -> bool:

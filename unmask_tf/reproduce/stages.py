@@ -193,7 +193,7 @@ class Stages:
         self, class_set: str, architecture: str, target: str, attack: str, epsilon: float, progress: Progress
     ) -> tuple[np.ndarray, dict[str, bool], int]:
         from unmask_tf.attacks import advertorch_bridge
-        from unmask_tf.attacks.checks import check_attack
+        from unmask_tf.attacks.evidence import check_attack
         from unmask_tf.attacks.threat_models import threat_model
 
         settings, test = self.run.profile.attack, self._images(class_set, "test")
@@ -207,9 +207,11 @@ class Stages:
             threat,
             seed=settings.seed,
             batch_size=settings.batch_size,
-            progress=lambda done, total: progress(0.9 * done / total),
+            progress=lambda done, total: progress(0.85 * done / total),
         )
-        checks = check_attack(module, clean, test.labels, result, threat, batch_size=settings.batch_size)
+        checks = check_attack(
+            module, clean, test.labels, result, threat, seed=settings.seed, batch_size=settings.batch_size
+        )
         return result.images, checks, result.nan_images
 
     def extract(self, class_set: str, architecture: str | None, attack: str, epsilon: float, progress: Progress) -> str:
@@ -251,7 +253,7 @@ class Stages:
             correct=sum(a == b for a, b in zip(truth, predictions, strict=True)),
             seeds={"classifier": run.profile.classifier.seed, "attack": run.profile.attack.seed}
             | ({"data": run.profile.synthetic.seed} if run.profile.synthetic else {}),
-            versions=_versions(),
+            versions=versions(),
             wall_s=wall_s,
             checks=attacked.checks,
             nan_images=attacked.nan_images,
@@ -302,7 +304,7 @@ class Stages:
     def _port(self, class_set: str, architecture: str, target: str) -> Any:
         from unmask_tf.classifiers.torch_port import to_torch
 
-        return to_torch(self._model(class_set, architecture, target))
+        return to_torch(self._model(class_set, architecture, target), fold_batch_norm=True)
 
     def _load_extractor(self) -> Any:
         from unmask_tf.defense.extract import PartExtractor
@@ -310,7 +312,8 @@ class Stages:
         return PartExtractor.from_profile(self.run.profile, self.run.k_weights, self.run.taxonomy)
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Package -> installed version, of the packages that decide a result."""
     found = {}
     for package in PACKAGES:
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +32,7 @@ from unmask_tf.reproduce.cells import (
 )
 from unmask_tf.reproduce.published import Published
 from unmask_tf.reproduce.records import Record
+from unmask_tf.reproduce.soundness import failed_checks, unsound_notes
 from unmask_tf.taxonomy import Taxonomy
 
 MISSING = "-"
@@ -140,33 +140,6 @@ def class_set_means(table: pd.DataFrame) -> dict[str, Means]:
     return {name: means(table[table["class_set"] == name]) for name in names}
 
 
-def failed_checks(records: Sequence[Record]) -> dict[tuple[Cell, str], tuple[str, ...]]:
-    """(cell, defence) -> names of the attack checks that failed, for the cells that are not sound."""
-    return {
-        (cell_of(vars(record.key)), record.key.defence): tuple(sorted(n for n, ok in record.checks.items() if not ok))
-        for record in records
-        if not record.sound
-    }
-
-
-def unsound_notes(records: Sequence[Record]) -> list[str]:
-    """One sentence per set of failed checks, naming the numbers concerned."""
-    numbers: dict[tuple[str, ...], dict[tuple[str, float], list[str]]] = {}
-    for (cell, defence), names in failed_checks(records).items():
-        where = f"{model_label(cell[0])} {class_set_label(cell[1])} {DEFENCE_LABELS[defence]}"
-        numbers.setdefault(names, {}).setdefault(cell[2:], []).append(where)
-    total = Counter((record.key.attack, record.key.epsilon_255) for record in records)
-    notes = []
-    for names, attacks in numbers.items():
-        listed = [
-            attack_label(*attack) + ("" if len(where) == total[attack] else f" ({'; '.join(where)})")
-            for attack, where in attacks.items()
-        ]
-        reason = f"failed {', '.join(names)}" if names else "was not checked"
-        notes.append(f"The attack {reason}, so the number says little of robustness: {', '.join(listed)}.")
-    return notes
-
-
 def number(value: float | None, digits: int = 2, sign: bool = False) -> str:
     """A number with fixed decimals, or a dash where there is none."""
     if value is None or np.isnan(value):
@@ -201,8 +174,8 @@ def aligned(header: Sequence[str], rows: Iterable[Sequence[str]], left: int = 2)
 def table4_markdown(records: Sequence[Record], published: Published) -> str:
     """Table IV in the paper's shape: one block of PGD, one of MIA, each beginning with the benign accuracies.
 
-    The paper's number stands in parentheses where the paper has the cell. A dagger marks a number whose attack failed
-    a check; the checks are named below.
+    The paper's number stands in parentheses where the paper has the cell. A dagger marks a number as unsound: its
+    attack failed a check; the checks are named below.
     """
     ours, paper, failed = by_cell(table4(records)), by_cell(published.table4), failed_checks(records)
     attacks = [attack for attack in axes(ours)[1] if attack[0] != "none"]
@@ -214,7 +187,14 @@ def table4_markdown(records: Sequence[Record], published: Published) -> str:
         if block or (i == 0 and not attacks)
     )
     text += "\nOurs, with the paper's number in parentheses where the paper has that model and class set.\n"
-    return text + "".join(f"\n† {note}\n" for note in unsound_notes(records))
+    return text + _notes(records)
+
+
+def _notes(records: Sequence[Record]) -> str:
+    return "".join(f"\n† {note}\n" for note in unsound_notes(records))
+
+
+_LEGEND = "\n† unsound: the attack failed a check, which stands below Table IV.\n"
 
 
 def _block(attacks: Sequence[tuple[str, float]], ours: Mapping, paper: Mapping, failed: Mapping) -> str:
@@ -230,7 +210,7 @@ def _block(attacks: Sequence[tuple[str, float]], ours: Mapping, paper: Mapping, 
                 beside(
                     ours.get(cell, {}).get(defence),
                     paper.get(cell, {}).get(defence),
-                    mark="†" if (cell, defence) in failed else "",
+                    mark=_mark(failed, cell, defence),
                 )
                 for defence in DEFENCES
             ]
@@ -239,15 +219,25 @@ def _block(attacks: Sequence[tuple[str, float]], ours: Mapping, paper: Mapping, 
 
 
 def auc_markdown(records: Sequence[Record], published: Published) -> str:
-    """AUCs, a row per model and class set, a column per attack and budget; the paper's in parentheses."""
-    ours, paper = by_cell(auc_table(records)), by_cell(published.auc)
+    """AUCs, a row per model and class set, a column per attack and budget; the paper's in parentheses.
+
+    A dagger marks a cell whose attack is unsound.
+    """
+    ours, paper, failed = by_cell(auc_table(records)), by_cell(published.auc), failed_checks(records)
     setups, attacks = axes(ours)
-    rows = [
-        [model_label(setup[0]), class_set_label(setup[1])]
-        + [beside(*(table.get((*setup, *a), {}).get("auc") for table in (ours, paper)), digits=3) for a in attacks]
-        for setup in setups
-    ]
-    return markdown(["M", "CS", *(attack_label(*attack) for attack in attacks)], rows)
+    rows = []
+    for setup in setups:
+        row = [model_label(setup[0]), class_set_label(setup[1])]
+        for attack in attacks:
+            values = (table.get((*setup, *attack), {}).get("auc") for table in (ours, paper))
+            row.append(beside(*values, digits=3, mark=_mark(failed, (*setup, *attack))))
+        rows.append(row)
+    text = markdown(["M", "CS", *(attack_label(*attack) for attack in attacks)], rows)
+    return text + (_LEGEND if "†" in text else "")
+
+
+def _mark(failed: Mapping, cell: Cell, defence: str = "um") -> str:
+    return "†" if (cell, defence) in failed else ""
 
 
 def table3_markdown(records: Sequence[Record], published: Published) -> str:
@@ -255,7 +245,7 @@ def table3_markdown(records: Sequence[Record], published: Published) -> str:
 
     The paper gives one number per class set and attack, of epsilon 16 or 600, without naming the model.
     """
-    ours = by_cell(auc_table(records))
+    ours, failed = by_cell(auc_table(records)), failed_checks(records)
     setups, attacks = axes(ours)
     rows = []
     for model, class_set in setups:
@@ -263,9 +253,11 @@ def table3_markdown(records: Sequence[Record], published: Published) -> str:
         for attack, epsilon in attacks:
             count = ours.get((model, class_set, attack, epsilon), {}).get("n")
             paper = published.table3.get(class_set, {}).get(attack) if epsilon in (16, 600) else None
-            row.append((MISSING if count is None else str(count)) + ("" if paper is None else f" ({paper})"))
+            shown = MISSING if count is None else str(count) + _mark(failed, (model, class_set, attack, epsilon))
+            row.append(shown + ("" if paper is None else f" ({paper})"))
         rows.append(row)
-    return markdown(["M", "CS", *(attack_label(*attack) for attack in attacks)], rows)
+    text = markdown(["M", "CS", *(attack_label(*attack) for attack in attacks)], rows)
+    return text + (_LEGEND if "†" in text else "")
 
 
 def table2_markdown(records: Sequence[Record], taxonomy: Taxonomy, published: Published) -> str:

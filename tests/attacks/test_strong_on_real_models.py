@@ -1,0 +1,49 @@
+"""No false alarm: `strong` attacks on trained networks of both of the paper's architectures pass every check."""
+
+import numpy as np
+import pytest
+from planted_faults import waves
+
+from unmask_tf.attacks.advertorch_bridge import attack, logits_of
+from unmask_tf.attacks.evidence import check_attack
+from unmask_tf.attacks.threat_models import ATTACKS, threat_model
+from unmask_tf.reproduce.records import CellKey, Record
+from unmask_tf.reproduce.soundness import failed_checks
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ["resnet50", "densenet121"])
+def test_strong_attacks_on_a_trained_model_are_sound(architecture):
+    import keras
+
+    from unmask_tf.classifiers.build import build_classifier
+    from unmask_tf.classifiers.torch_port import to_torch
+
+    keras.utils.set_random_seed(0)
+    images, labels = waves(600, seed=1, size=32)
+    model = build_classifier(architecture, 3, input_size=32, weights="random", seed=0)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(1e-3), loss)
+    module, (test, truth) = None, waves(24, seed=2, size=32)
+    for _ in range(8):
+        model.fit(images, labels, batch_size=16, epochs=2, verbose=0)
+        module = to_torch(model)
+        right = (logits_of(module, test).argmax(1) == truth).mean()
+        if right >= 0.9:
+            break
+    assert right >= 0.9, "the network did not learn, so nothing was tested"
+
+    records = [_record(architecture, "none", 0, int(np.round(right * len(truth))), {})]
+    for name in ATTACKS:
+        for epsilon in (8, 16) if name.endswith("linf") else (300, 600):
+            threat = threat_model(name, epsilon, preset="strong")
+            result = attack(module, test, truth, threat, seed=7)
+            checks = check_attack(module, test, truth, result, threat, seed=7)
+            assert [check for check, holds in checks.items() if not holds] == [], (name, epsilon)
+            records.append(_record(architecture, name, epsilon, int((result.predictions == truth).sum()), checks))
+    assert failed_checks(records) == {}
+
+
+def _record(model: str, attack_name: str, epsilon: float, correct: int, checks: dict[str, bool]) -> Record:
+    key = CellKey("waves", "waves", model, "none", attack_name, epsilon)
+    return Record(key=key, config_hash="x", n=24, correct=correct, checks=checks)

@@ -1,0 +1,156 @@
+"""Networks on which the torch copies of all six architectures are compared with Keras, and how.
+
+    python tests/classifiers/port_parity.py --size 64 --images 16     # prints the errors of all six
+
+The reference is Keras in double precision. In single precision neither side equals it: rounding pushes an activation
+over a rectifier's kink here and there, and the input gradient jumps. So the copy's distance from the reference is
+judged by Keras' own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+import torch
+
+from unmask_tf.classifiers.build import ARCHITECTURES, build_classifier, load_classifier
+from unmask_tf.classifiers.torch_port import to_torch
+
+CLASSES = 3
+
+
+def patches(count: int, size: int = 64, seed: int = 0) -> np.ndarray:
+    """float32 (N, S, S, 3): coloured patches under some noise; noise alone looks alike to a network."""
+    rng = np.random.default_rng(seed)
+    side = -(-size // 4)
+    blocks = rng.random((count, 4, 4, 3)).repeat(side, axis=1).repeat(side, axis=2)[:, :size, :size]
+    return (0.8 * blocks + 0.2 * rng.random((count, size, size, 3))).astype(np.float32)
+
+
+def network(architecture: str, images: np.ndarray, seed: int = 3, centred: bool = False) -> keras.Model:
+    """M with random weights, normalised as training leaves it.
+
+    The moving statistics are those of `images` (untrained ones would let all images end in the same features). Scales
+    and offsets are random; those at the end of a residual branch are smaller, as in trained networks: with branches as
+    loud as the shortcuts, fifty layers amplify rounding a thousandfold.
+
+    Args:
+        centred: the logits have mean 0 and standard deviation 2 over the images, so that each class wins on some;
+            otherwise they are at most 1.
+    """
+    model = build_classifier(architecture, CLASSES, input_size=images.shape[1], weights="random", seed=seed)
+    rng = np.random.default_rng(seed)
+    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    for layer in norms:
+        loudest = 0.3 if layer.name.endswith(("_3_bn", "_project_BN", "project_bn")) else 1.5
+        layer.gamma.assign(rng.uniform(loudest / 3, loudest, layer.gamma.shape))
+        layer.beta.assign(rng.normal(0.0, 0.2, layer.beta.shape))
+        layer.momentum = 0.0
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Dropout):
+            layer.rate = 0.0
+    model(images, training=True)
+    for layer in norms:
+        layer.momentum = 0.9
+    head, logits = model.layers[-1], model(images, training=False).numpy()
+    scale = 2.0 / logits.std(axis=0) if centred else 1.0 / np.abs(logits).max()
+    head.kernel.assign(head.kernel.numpy() * scale)
+    if centred:
+        head.bias.assign(-(logits * scale).mean(axis=0))
+    return model
+
+
+def in_double_precision(model: keras.Model) -> keras.Model:
+    """The same network in float64."""
+
+    def double(layer):
+        return layer.__class__.from_config({**layer.get_config(), "dtype": "float64"})
+
+    twin = keras.models.clone_model(model, clone_function=double)
+    twin.set_weights(model.get_weights())
+    return twin
+
+
+def keras_result(model: keras.Model, images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Logits, and the gradient of the summed cross-entropy by the images, in inference mode."""
+    x = tf.constant(images, dtype=model.compute_dtype if model.compute_dtype == "float64" else "float32")
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        logits = model(x, training=False)
+        loss = tf.reduce_sum(keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True))
+    return logits.numpy(), tape.gradient(loss, x).numpy()
+
+
+def torch_result(module: torch.nn.Module, images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The same of a torch copy, images and gradient in Keras' layout; in the precision of `images`."""
+    x = nchw(images).requires_grad_(True)
+    logits = module(x)
+    loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels), reduction="sum")
+    (gradient,) = torch.autograd.grad(loss, x)
+    return logits.detach().numpy(), gradient.permute(0, 2, 3, 1).numpy()
+
+
+def nchw(images: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+
+
+def relative_errors(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """Per image, in the Euclidean norm."""
+    axes = tuple(range(1, found.ndim))
+    return np.sqrt(((found - expected) ** 2).sum(axes) / (expected**2).sum(axes))
+
+
+def errors(model: keras.Model, images: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
+    """Relative errors of `logits` and `gradient` per image, by who is compared.
+
+    Keys of the inner dictionaries: `keras` (float32 Keras from the reference), `copy` and `folded` (float32 torch from
+    the reference), `copy_keras` and `folded_keras` (float32 torch from float32 Keras), `double` and `folded_double`
+    (float64 torch from the reference).
+    """
+    labels = np.arange(len(images)) % model.output_shape[-1]
+    reference = keras_result(in_double_precision(model), images, labels)
+    single = keras_result(model, images, labels)
+    results = {"keras": (single, reference)}
+    for name, fold in (("copy", False), ("folded", True)):
+        module = to_torch(model, fold_batch_norm=fold)
+        found = torch_result(module, images, labels)
+        results[name], results[f"{name}_keras"] = (found, reference), (found, single)
+        double = torch_result(module.double(), images.astype(np.float64), labels)
+        results["double" if name == "copy" else "folded_double"] = (double, reference)
+    return {
+        kind: {
+            name: relative_errors(found[part].astype(np.float64), expected[part].astype(np.float64))
+            for name, (found, expected) in results.items()
+        }
+        for part, kind in enumerate(("logits", "gradient"))
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--images", type=int, default=16)
+    parser.add_argument("--architectures", nargs="*", default=list(ARCHITECTURES), choices=ARCHITECTURES)
+    parser.add_argument("--weights", nargs="*", default=[], help="files of save_classifier instead")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    print("relative error per image: median (maximum)")
+    for name in arguments.weights or arguments.architectures:
+        if arguments.weights:
+            model = load_classifier(name)[0]
+            images = patches(arguments.images, model.input_shape[1])
+        else:
+            images = patches(arguments.images, arguments.size)
+            model = network(name, images)
+        for kind, found in errors(model, images).items():
+            row = "  ".join(f"{who} {np.median(e):.0e} ({e.max():.0e})" for who, e in found.items())
+            print(f"{Path(name).name:16} {kind:8} {row}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,120 @@
+"""The torch copies of all six architectures compute what Keras computes, in inference and in training, both ways."""
+
+import os
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from unmask_tf.classifiers.build import ARCHITECTURES
+from unmask_tf.classifiers.torch_port import load_from_torch, to_torch
+from unmask_tf.data.class_images import resize_and_crop
+
+if keras.backend.backend() != "tensorflow":
+    pytest.skip("the reference gradients are taken with TensorFlow", allow_module_level=True)
+from port_parity import CLASSES, errors, in_double_precision, nchw, network, patches
+
+from unmask_tf.config import PROFILES
+from unmask_tf.data.synthetic import class_scene
+
+PHOTOS = os.environ.get("UNMASK_PHOTOS")
+SLOW = ("resnet101", "vgg16")
+ALL = [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in ARCHITECTURES]
+DISTINCT = 0.02
+"""Smallest share of the images that each class must get, or else equal classes would say little."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Sums in one order, whatever else runs."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("architecture", ALL)
+def test_logits_and_input_gradients_equal_keras(architecture):
+    """Against Keras in double precision; port_parity.py prints the numbers and says why."""
+    images = patches(6, 48)
+    found = errors(network(architecture, images), images)
+    for kind in ("logits", "gradient"):
+        error = {name: np.median(values) for name, values in found[kind].items()}
+        assert found[kind]["double"].max() < 1e-5  # every image; folded weights are rounded to single precision
+        assert error["folded_double"] < 1e-5
+        for name in ("copy", "folded"):
+            assert error[name] < max(1e-4, 2 * error["keras"]), (kind, name, error)
+            assert error[f"{name}_keras"] < max(1e-4, 2 * error["keras"]), (kind, name, error)
+    assert max(found["logits"]["copy_keras"].max(), found["logits"]["folded_keras"].max()) < 1e-4
+
+
+def drawn_images(count, size):
+    """Images of the embedded dataset's classes, float32 in [0, 1]."""
+    config = PROFILES["mini"].synthetic
+    names = ("car", "person", "train", "dog", "bird", "bottle")
+    scenes = [class_scene(config, "test", names[i % len(names)], i // len(names)).image for i in range(count)]
+    return np.stack([resize_and_crop(scene, size) for scene in scenes]).astype(np.float32) / 255
+
+
+def real_images(count, size):
+    """Photographs where their folder is known, drawn images otherwise."""
+    files = sorted(Path(PHOTOS, "classes", "test").glob("*/*.jpg")) if PHOTOS else []
+    if not files:
+        return drawn_images(count, size)
+    chosen = [files[i] for i in np.linspace(0, len(files) - 1, count).astype(int)]
+    pixels = [np.asarray(Image.open(file).convert("RGB")) for file in chosen]
+    return np.stack([resize_and_crop(image, size) for image in pixels]).astype(np.float32) / 255
+
+
+def assert_equal_classes(architecture, count, size):
+    images = np.concatenate([patches(count - count // 2, size), real_images(count // 2, size)])
+    model = network(architecture, images[:: max(1, count // 64)], centred=True)
+    logits = np.concatenate([model(part, training=False).numpy() for part in np.array_split(images, count // 50 + 1)])
+    assert np.bincount(logits.argmax(1), minlength=CLASSES).min() >= DISTINCT * count
+    for fold in (False, True):
+        module = to_torch(model, fold_batch_norm=fold)
+        with torch.no_grad():
+            found = np.concatenate([module(nchw(part)).numpy() for part in np.array_split(images, count // 50 + 1)])
+        np.testing.assert_array_equal(found.argmax(1), logits.argmax(1))
+        np.testing.assert_allclose(found, logits, atol=1e-4 * np.abs(logits).max())
+
+
+@pytest.mark.parametrize("architecture", ("resnet50", "densenet121"))
+def test_sixty_images_get_keras_classes(architecture):
+    assert_equal_classes(architecture, 60, 48)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_thousand_images_get_keras_classes(architecture):
+    """500 random images and 500 photographs, or drawn images where there are none."""
+    assert_equal_classes(architecture, 1000, 64)
+
+
+@pytest.mark.parametrize("architecture", ALL)
+def test_training_mode_and_updated_statistics_equal_keras_both_ways(architecture):
+    """In double precision, since few values are normalised at the end of a network and small differences grow there."""
+    images = patches(6, 48)
+    model = in_double_precision(network(architecture, images))
+    module = to_torch(model).double().train()
+    seen = model.get_weights()
+    for _ in range(2):
+        expected = model(images.astype(np.float64), training=True).numpy()
+        found = module(nchw(images.astype(np.float64))).detach().numpy()
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+    updated = model.get_weights()
+    load_from_torch(model, module)
+    for variable, old, theirs, ours in zip(model.weights, seen, updated, model.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6, err_msg=variable.path)
+        if "moving" in variable.path:
+            assert not np.array_equal(theirs, old), variable.path
+    # The way back carries every parameter: scaled in torch, they give the same logits in Keras.
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.mul_(1.01)
+    load_from_torch(model, module)
+    expected = module.eval()(nchw(images.astype(np.float64))).detach().numpy()
+    np.testing.assert_allclose(model(images.astype(np.float64), training=False).numpy(), expected, rtol=1e-4, atol=1e-5)
