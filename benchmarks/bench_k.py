@@ -205,7 +205,7 @@ def open_record(arguments: argparse.Namespace, work: Path) -> tuple[dict[str, An
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Measures what the record lacks, writes it after every fourth image, and returns it."""
+    """Measures what the record lacks, writes it after every image, and returns it."""
     work = ROOT / ".cache" / "bench_k"
     record, settings = open_record(arguments, work)
     variants, total = record["variants"], len(record["images"])
@@ -227,8 +227,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
                     together = VARIANTS[name].get("batch_size", 1) > 1
                     if together == (rows is group) and time.monotonic() < deadline:
                         _ask(worker, variants[name], rows)
-            record["summary"] = summary(record)
-            write_json(arguments.record, record)
+                record["summary"] = summary(record)
+                write_json(arguments.record, record)
             if time.monotonic() >= deadline:
                 print("[bench-k] out of time; the same command goes on from here")
                 break

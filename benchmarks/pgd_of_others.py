@@ -68,7 +68,8 @@ def foolbox(
     kind = LinfProjectedGradientDescentAttack if norm == "linf" else L2ProjectedGradientDescentAttack
     attack = kind(abs_stepsize=step, steps=iterations, random_start=False)
     model = PyTorchModel(module, bounds=(0, 1), device="cpu")
-    return attack.run(model, torch.from_numpy(images), torch.from_numpy(labels), epsilon=epsilon).numpy()
+    _, clipped, _ = attack(model, torch.from_numpy(images), torch.from_numpy(labels), epsilons=epsilon)
+    return clipped.numpy()
 
 
 def torchattacks(

@@ -218,8 +218,15 @@ PROFILES: dict[str, Profile] = {
         data="photos",
         class_sets=("photo3",),
         architectures=("mobilenet_v2",),
-        classifier=ClassifierConfig(input_size=128, epochs=4, learning_rate=0.005, freeze_batch_norm=True),
-        adversarial_training=AdversarialTrainingConfig(epochs=1, from_benign=True, learning_rate=0.002),
+        classifier=ClassifierConfig(
+            input_size=128,
+            epochs=4,
+            optimizer="adam",  # SGD's steps are too long for a backbone whose batch normalisation is folded
+            schedule="cosine",
+            learning_rate=1e-4,
+            freeze_batch_norm=True,
+        ),
+        adversarial_training=AdversarialTrainingConfig(epochs=1, from_benign=True, learning_rate=5e-5),
         part_detector=PartDetectorConfig(preset="photos", weights="unmask_k_photos.h5", train_limit=800),
     ),
     "paper": Profile(

@@ -1,13 +1,15 @@
-"""An adversarial training to be killed: `killed_training.py WORKDIR PAUSED between|batch`.
+"""An adversarial training to be killed: `killed_training.py WORKDIR FILE between|batch|never`.
 
-It stops after the checkpoint of the first epoch it trains (`between`), or in its second batch (`batch`), creates the
-file PAUSED and waits.
+It stops after the checkpoint of the first epoch it trains (`between`), or in its second batch (`batch`), creates FILE
+and waits. Never stopped, it writes its history, the number of its attacks and its weights to FILE, an `.npz`.
 """
 
+import json
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import torch
 from test_adversarial_training import CLASSIFIER, GENTLE, bright_and_dark, small_model
 
@@ -39,10 +41,18 @@ def pause(module, name, calls, before):
     setattr(module, name, paused)
 
 
+def run(workdir, file):
+    """The whole training; its outcome goes to a file."""
+    original, attacks = adversarial_training.attack, []
+    adversarial_training.attack = lambda *a, **k: (attacks.append(None), original(*a, **k))[1]
+    history, weights = whole_training(workdir)
+    np.savez(file, *weights, history=json.dumps(history), attacks=len(attacks))
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     if sys.argv[3] == "between":
         pause(training, "write_checkpoint", 1, before=False)
-    else:
+    elif sys.argv[3] == "batch":
         pause(adversarial_training, "attack", 2, before=True)
-    whole_training(Path(sys.argv[1]))
+    run(Path(sys.argv[1]), sys.argv[2])

@@ -10,8 +10,9 @@ The `golden` target of a Makefile is the last line. To ask the real package whet
 
     .golden/bin/python tests/golden/generate.py --verify weights.h5 --backbone resnet50
 
-PyPI's mrcnn 0.2 and the 2.1 that UnMask shipped differ in one call: 2.1 resizes without anti-aliasing on every
-scikit-image. `reference.use_release_resize` restores that.
+PyPI's mrcnn 0.2 and the 2.1 that UnMask shipped differ in two places. 2.1 resizes without anti-aliasing on every
+scikit-image: `reference.use_release_resize` restores that. And 0.2 detects rightly in one image at a time only, so that
+is how it is asked (generate_network.py). `--only PART` rewrites one part and leaves the others.
 
 Files: golden.json (versions, cases, scalars), weights_layout.json (names and shapes in a weights file), *.npz.
 """

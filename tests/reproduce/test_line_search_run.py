@@ -220,17 +220,30 @@ def test_bad_options_are_refused_with_one_message(tmp_path, faked, capsys, optio
     assert named in lines[0]
 
 
-def content(a_run):
+def content(root):
     """Every record of the search without its wall time."""
-    paths = sorted((a_run.folder / "line_search").rglob("*.json"))
+    paths = sorted(path for path in (root / "results").rglob("*.json") if "line_search" in path.parts)
     return {path.name: {k: v for k, v in read_json(path).items() if k != "wall_s"} for path in paths}
+
+
+def start(root, number):
+    """Starts the tiny search in a process of its own, as every user's is; it pauses while it writes file `number`."""
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    command = [sys.executable, tiny_search.__file__, str(root), str(number)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+
+
+def run_to_its_end(root):
+    """Runs the tiny search to its end; returns what it printed."""
+    process = start(root, 10**9)
+    said, _ = process.communicate()
+    assert process.returncode == 0
+    return said
 
 
 def kill_at(root, number):
     """Runs the tiny search until it writes file `number`, and kills it there with SIGKILL."""
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    command = [sys.executable, tiny_search.__file__, str(root), str(number)]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = start(root, number)
     patience = time.monotonic() + 600
     try:
         while not (root / "paused").exists():
@@ -244,23 +257,21 @@ def kill_at(root, number):
     (root / "paused").unlink()
 
 
-def test_a_killed_search_goes_on_and_gives_the_same_records(tmp_path, capsys):
+def test_a_killed_search_goes_on_and_gives_the_same_records(tmp_path):
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()
-    whole = tiny_search.search_all(tmp_path / "whole")
-    said = capsys.readouterr().out
+    said = run_to_its_end(tmp_path / "whole")
     assert said.count("epoch 1 of 2") == said.count("epoch 2 of 2") == 2
 
     # In the checkpoint of the first training's second epoch; then, that training over, in the second one's last attack.
     benign, epoch, outcomes = tiny_search.BENIGN_FILES, tiny_search.EPOCH_FILES, tiny_search.OUTCOME_FILES
     kill_at(tmp_path / "killed", benign + epoch)
     kill_at(tmp_path / "killed", (epoch + outcomes + 1) + 2 * epoch + outcomes - 1)
-    killed = tiny_search.search_all(tmp_path / "killed")
-    assert ", epoch " not in capsys.readouterr().out, "a finished training was run again"
-    assert content(killed) == content(whole)
-    assert sorted(content(whole)) == ["cs3a__resnet50__eps_16.json", "cs3a__resnet50__eps_2.json"]
+    assert ", epoch " not in run_to_its_end(tmp_path / "killed"), "a finished training was run again"
+    assert content(tmp_path / "killed") == content(tmp_path / "whole")
+    assert sorted(content(tmp_path / "whole")) == ["cs3a__resnet50__eps_16.json", "cs3a__resnet50__eps_2.json"]
     assert not list((tmp_path / "killed" / "results").rglob(".partial-*"))
     # Nothing of it was faked: the attacks were run and checked.
-    for point in content(whole).values():
+    for point in content(tmp_path / "whole").values():
         assert [len(outcome["checks"]) > 10 for outcome in point["outcomes"]] == [False, True, True]
         assert [row["epoch"] for row in point["history"]] == [1, 2]

@@ -299,6 +299,18 @@ def test_tensorflow_is_imported_without_its_log_lines():
     assert result.stderr == "ours\n"
 
 
+def test_stages_run_one_tensorflow_operation_at_a_time():
+    """The order in which concurrent operations end changed DenseNet's last bits from run to run."""
+    script = "from unmask_tf.reproduce.stages import quiet_and_deterministic as q; q(0)\n"
+    script += "import os, tensorflow as tf\n"
+    script += "print(os.environ['TF_NUM_INTEROP_THREADS'], tf.config.threading.get_inter_op_parallelism_threads())"
+    environment = {k: v for k, v in os.environ.items() if k != "TF_NUM_INTEROP_THREADS"} | {
+        "PYTHONPATH": str(REPOSITORY)
+    }
+    result = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert result.stdout == "1 0\n", "TensorFlow follows the variable where its own setting is 0"
+
+
 @pytest.fixture(scope="module")
 def real(tmp_path_factory):
     """A whole run with real models, as small as they come; K's weights are random."""

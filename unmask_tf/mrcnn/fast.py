@@ -7,6 +7,7 @@ exchanges its layers.
 from __future__ import annotations
 
 import copy
+import gc
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -238,11 +239,13 @@ class FastDetector:
         shape = copy.copy(config)
         if crop_canvas:
             shape.IMAGE_RESIZE_MODE = "none"  # a graph for any canvas
-        # The model with masks is only needed to check the weights file whole; it is freed on return.
+        # The model with masks is only needed to check the weights file whole.
         model = MaskRCNN("inference", shape, Path(weights).parent)
         load_weights(model.keras_model, weights)
         network = keras.Model(model.keras_model.inputs, model.keras_model.output["detections"])
         self.network = rewrite(network, dtype) if fold_batch_norm or dtype != "float32" else network
+        del model, network
+        gc.collect()  # graphs are cycles: without this, two sets of weights stay until Python happens to collect
         self._function = compiled(self.network)
         self._anchors: dict[tuple[int, int], np.ndarray] = {}
 

@@ -32,8 +32,9 @@ COMMANDS: dict[str, tuple[str, ...]] = {
 
 # Costs, for the remaining time only. A forward pass of ResNet-50 on a 64x64 image is 1; measured on two cores.
 _BACKWARD = 1.5
+_TRAINING_STEP = 5.0
 _COMPILE = 5000.0
-_ARCHITECTURE = {"densenet121": 2.0, "mobilenet_v2": 0.5, "resnet101": 2.0, "vgg16": 4.0}
+_ARCHITECTURE = {"densenet121": 1.3, "mobilenet_v2": 0.5, "resnet101": 2.0, "vgg16": 4.0}
 _K_FORWARD = {"mini": 6.0, "photos": 15.0, "paper": 1000.0}
 _K_TRAINING = 40.0  # over all epochs, in forward passes of K
 
@@ -91,10 +92,11 @@ def _evaluate_k(run: Run, stages: Stages) -> Iterator[Unit]:
 
 def training_cost(run: Run, architecture: str, images: int, settings: AdversarialTrainingConfig | None = None) -> float:
     """Relative cost of training M on so many images: benignly, or adversarially by `settings`."""
-    epochs, steps = run.profile.classifier.epochs, 1
+    epochs, iterations = run.profile.classifier.epochs, 0
     if settings is not None:
-        epochs, steps = settings.epochs, settings.iterations + 1
-    return _COMPILE + images * epochs * steps * (1 + _BACKWARD) * _m_forward(run, architecture)
+        epochs, iterations = settings.epochs, settings.iterations
+    step = _TRAINING_STEP + iterations * (1 + _BACKWARD)
+    return _COMPILE + images * epochs * step * _m_forward(run, architecture)
 
 
 def attack_cost(run: Run, architecture: str, images: int) -> float:

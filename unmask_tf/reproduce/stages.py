@@ -42,6 +42,8 @@ _CHUNK = 32
 
 def import_quietly() -> None:
     """Imports Keras without what TensorFlow prints on its way, whatever TF_CPP_MIN_LOG_LEVEL says; 0 or 1 shows it."""
+    # With two operations at a time the last bits of DenseNet's training differ from run to run, despite op determinism.
+    os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
     loud = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2") in ("0", "1")
     with nullcontext() if loud or "tensorflow" in sys.modules else _no_standard_error():
         import keras
