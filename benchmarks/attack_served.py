@@ -25,6 +25,8 @@ Answer = Callable[[dict[str, Any]], dict[str, Any]]
 def build(settings: dict[str, Any]) -> Answer:
     """Answers {"steps": n} or {"attack": true} with the seconds that n gradient steps or one attack took.
 
+    An attack is what a user's call costs: the images and the module's verdict on them.
+
     Settings: `module` (a saved module, or a state of PlainResNet50 where `plain`), `data` (.npz of images NCHW and
     labels), `contender` (`ours` or one of OTHERS; steps need none), `threads`, `frozen` (parameters need no gradients),
     `norm`, `epsilon_255`, `step_255`, `iterations`, `out` (.npy file for the attacked images or the gradient).
@@ -71,9 +73,16 @@ def _attack(
 ) -> Callable[[], np.ndarray]:
     name, epsilon_255, step = settings["contender"], settings["epsilon_255"], settings["step_255"] / 255
     if name in OTHERS:
-        return lambda: OTHERS[name](
-            module, images, labels, settings["norm"], epsilon_255 / 255, step, settings["iterations"]
-        )
+
+        def theirs() -> np.ndarray:
+            norm, iterations = settings["norm"], settings["iterations"]
+            result = OTHERS[name](module, images, labels, norm, epsilon_255 / 255, step, iterations)
+            if name == "torchattacks":  # the others' calls judge their result themselves
+                with torch.no_grad():
+                    module(torch.from_numpy(result))
+            return result
+
+        return theirs
     from unmask_tf.attacks.advertorch_bridge import attack
     from unmask_tf.attacks.threat_models import ThreatModel
 

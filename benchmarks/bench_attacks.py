@@ -4,7 +4,8 @@
 
 Each contender runs in its own process with the same treatment: same threads, same allocator settings, parameters
 frozen (--trainable leaves them as `to_torch` and torch.nn make them). They take turns; the medians over the rounds are
-compared. All attacks see the same torch module, images, budget and step. The record is written after every round; a
+compared. All attacks see the same torch module, images, budget and step, and end with a verdict on their images. The
+record is written after every round; a
 round that began is finished, and the same command adds rounds to a record of the same settings.
 """
 
@@ -103,7 +104,9 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
             start(name)
         for done in range(-1, arguments.rounds):
             turn: dict[str, float] = {}
-            for name, worker in workers.items():
+            order = list(workers)
+            for name in order[done % len(order) :] + order[: done % len(order)]:  # each takes each place
+                worker = workers[name]
                 if name in (PLAIN, OURS):
                     answer = worker.ask({"steps": arguments.bare_steps})
                     turn[PLAIN if name == PLAIN else STEP] = answer["seconds"] / arguments.bare_steps

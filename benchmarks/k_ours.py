@@ -83,7 +83,7 @@ def build_detection(settings: dict[str, Any]) -> Answer:
     """Answers {"rows": [i, ...]} with the seconds that detecting took and the class ids found in each image."""
     options = dict(settings["options"])
     if options.pop("keep_freed_memory", False):
-        from unmask_tf.cli import keep_freed_memory
+        from unmask_tf.memory import keep_freed_memory
 
         keep_freed_memory()
     from unmask_tf.defense.extract import PartExtractor
@@ -124,7 +124,7 @@ def build_training(settings: dict[str, Any]) -> Answer:
 
     config = _config(settings)
     if settings.get("keep_freed_memory"):
-        from unmask_tf.cli import keep_freed_memory
+        from unmask_tf.memory import keep_freed_memory
 
         keep_freed_memory()
     model = MaskRCNN("training", config, settings["folder"])

@@ -61,7 +61,7 @@ def foolbox(
     step: float,
     iterations: int,
 ) -> np.ndarray:
-    """Foolbox: step, ball, box."""
+    """Foolbox: step, ball, box. In its usual call, which also says whom it fooled."""
     from foolbox import PyTorchModel
     from foolbox.attacks import L2ProjectedGradientDescentAttack, LinfProjectedGradientDescentAttack
 

@@ -13,12 +13,10 @@ import click
 from unmask_tf import __version__
 from unmask_tf.config import PROFILES, RECIPES
 from unmask_tf.errors import InputError
+from unmask_tf.memory import keep_freed_memory
 
 if TYPE_CHECKING:
     from unmask_tf.reproduce.artefacts import Run
-
-# Options of mallopt(3).
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 
 _OPTIONS = (
     click.option("--profile", default="mini", show_default=True, help=f"One of: {', '.join(PROFILES)}."),
@@ -337,22 +335,6 @@ def contact_sheet(out: Path | None) -> None:
     path = out or ROOT / "docs" / "contact_sheet.png"
     draw(path)
     click.echo(f"[contact-sheet] {path}")
-
-
-def keep_freed_memory() -> None:
-    """Tells glibc's allocator to keep what is freed; elsewhere it does nothing.
-
-    A network on the CPU frees and asks for the same megabytes in every step. Given back to the system each time, they
-    return as page faults, which cost the attacks a third of their speed.
-    """
-    if not sys.platform.startswith("linux"):
-        return
-    import ctypes
-
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        for option, size in ((_M_MMAP_THRESHOLD, 1 << 30), (_M_TRIM_THRESHOLD, (1 << 31) - 1), (_M_TOP_PAD, 1 << 27)):
-            mallopt(option, size)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -21,8 +21,10 @@ from unmask_tf.errors import InputError
 from unmask_tf.mrcnn import boxes as box_math
 from unmask_tf.mrcnn.anchors import normalized_anchors
 from unmask_tf.mrcnn.config import Config
-from unmask_tf.mrcnn.detections import unmold_boxes
+from unmask_tf.mrcnn.detections import DetectionLayer, unmold_boxes
 from unmask_tf.mrcnn.image import crop_padding, mold_inputs
+from unmask_tf.mrcnn.roi_align import PyramidROIAlign
+from unmask_tf.mrcnn.rpn import ProposalLayer
 
 # dtype option -> names of the layers that run in bfloat16. The region proposal network and the pyramid's last
 # convolutions are half of the arithmetic, and their rounding moves few regions; that of the backbone changes classes.
@@ -138,6 +140,19 @@ def _kernel_and_bias(layer: Any, norm: layers.BatchNormalization | None) -> tupl
     return kernel.astype(np.float32), bias.astype(np.float32)
 
 
+def _again(layer: Any) -> Any:
+    """A new layer that does the same; the old one would keep its whole graph, with all weights, in memory."""
+    if isinstance(layer, ProposalLayer):
+        return ProposalLayer(layer.config, layer.count, layer.anchors, name=layer.name)
+    if isinstance(layer, DetectionLayer):
+        return DetectionLayer(layer.config, name=layer.name)
+    if isinstance(layer, PyramidROIAlign):
+        return PyramidROIAlign(layer.pool, name=layer.name)
+    if getattr(layer, "weights", None):
+        return layer  # a normalisation that follows no convolution
+    return type(layer).from_config(layer.get_config())
+
+
 def rewrite(network: keras.Model, dtype: str = "float32") -> keras.Model:
     """The same function as `network` (K's detector or a part of it), for inference with its present weights.
 
@@ -184,7 +199,7 @@ def _rewrite(network: keras.Model, chosen: re.Pattern[str], input_dtype: str) ->
             )
         if isinstance(layer, _BETWEEN) and getattr(layer, "activation", None) is not keras.activations.softmax:
             return type(layer).from_config({**layer.get_config(), "dtype": dtype})
-        return layer
+        return _again(layer)
 
     inputs = network.input
     if not isinstance(inputs, list | tuple | dict):

@@ -147,6 +147,15 @@ def _read(path: str | Path, take: Callable[[h5py.Dataset], Any]) -> dict[str, tu
     return found
 
 
+def _arrays(path: str | Path, names: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
+    """(`layer/weight`, array) of the named tensors, one after another."""
+    wanted = set(names)
+    with _opened(Path(path)) as root:
+        for _, name, dataset in _datasets(root, Path(path)):
+            if name in wanted:
+                yield name, np.asarray(dataset)
+
+
 def read_weights(path: str | Path) -> dict[str, np.ndarray]:
     """Reads every tensor of a Matterport `.h5`: `layer/weight` -> array.
 
@@ -238,7 +247,7 @@ def load_weights(model: keras.Model, path: str | Path, *, exclude: Sequence[str]
         InputError: the file cannot be read, or a tensor is missing, unexpected, of another shape or not finite; each is
             named.
     """
-    tensors = _read(path, np.asarray)
+    tensors = _read(path, lambda dataset: dataset.shape)
     report = _match(model, tensors, exclude)
     layers = {name.split("/")[0] for name in tensors}
     problems = [
@@ -255,13 +264,13 @@ def load_weights(model: keras.Model, path: str | Path, *, exclude: Sequence[str]
             f"{path} does not fit this model. Tensors {'; '.join(problems)}. "
             "Use weights of the same backbone and number of classes, or name the layers to leave out in `exclude`."
         )
-    for name in report.loaded:
-        value = tensors[name][1]
+    # Twice through the file, one tensor at a time: all of them in memory would double what K takes.
+    for name, value in _arrays(path, report.loaded):
         if value.dtype.kind not in "fiu" or not np.isfinite(value).all():
             raise InputError(f"{path} holds NaN or infinity in {name}, or no numbers. Use an earlier checkpoint.")
     variables = named_weights(model)
-    for name in report.loaded:
-        variables[name].assign(tensors[name][1])
+    for name, value in _arrays(path, report.loaded):
+        variables[name].assign(value)
     return report
 
 
