@@ -1,0 +1,53 @@
+"""The committed results of our own runs: their records give the tables and the report, and the README quotes them."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from unmask_tf.reproduce.artefacts import read_taxonomy
+from unmask_tf.reproduce.published import read_published
+from unmask_tf.reproduce.records import read_all
+from unmask_tf.reproduce.report import report_run, summary
+from unmask_tf.reproduce.tables import read_model_k
+
+ROOT = Path(__file__).resolve().parents[2]
+REFERENCE = ROOT / "results" / "reference"
+PROFILES = sorted(path.name for path in REFERENCE.iterdir() if (path / "records").is_dir())
+TEXTS = ("table4.csv", "table4.md", "auc.csv", "auc.md", "table2.md", "table3.md", "report.md")
+
+
+def test_the_profile_of_make_reproduce_is_among_them() -> None:
+    assert "mini" in PROFILES
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_the_records_alone_give_the_committed_tables_and_report(profile: str, tmp_path: Path) -> None:
+    folder = REFERENCE / profile
+    for name in ("records", "taxonomy.json", "model_k.json"):
+        source = folder / name
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
+    report_run(tmp_path, read_taxonomy(tmp_path), read_published())
+    for name in TEXTS:
+        assert (tmp_path / name).read_bytes() == (folder / name).read_bytes(), name
+    for figure in ("figure4.png", "figure5.png"):
+        assert (tmp_path / figure).stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_the_committed_files_name_no_folder_of_the_machine_that_ran(profile: str) -> None:
+    for path in (REFERENCE / profile).rglob("*"):
+        if path.suffix in (".json", ".csv", ".md"):
+            assert not re.search(r"(?<![\w.])/(home|root|tmp|work|Users)/", path.read_text(encoding="utf-8")), path
+
+
+def test_the_readme_quotes_the_summary_of_the_reference_run() -> None:
+    folder = REFERENCE / "mini"
+    quoted = re.search(
+        r"<!-- summary: begin -->\n```\n(.*?)```\n<!-- summary: end -->", (ROOT / "README.md").read_text("utf-8"), re.S
+    )
+    assert quoted is not None
+    assert quoted.group(1) == summary(read_all(folder / "records"), read_published(), read_model_k(folder))
