@@ -91,6 +91,24 @@ def test_an_epoch_has_steps_per_epoch_batches_and_loads_images_on_demand(model):
     assert len([i for i in train.loaded if i != 2]) == 4 and len([i for i in validation.loaded if i != 2]) == 2
 
 
+def test_the_log_holds_the_means_over_the_batches(model, monkeypatch):
+    seen = {"train_on_batch": [], "test_on_batch": []}
+    for call, losses in seen.items():
+        original = getattr(model.keras_model, call)
+
+        def spy(batch, *, original=original, losses=losses, **options):
+            logs = original(batch, **options)
+            losses.append(float(logs["rpn_bbox_loss"]))
+            return logs
+
+        monkeypatch.setattr(model.keras_model, call, spy)
+    monkeypatch.setattr(model.config, "VALIDATION_STEPS", 2)
+    history = model.train(Shapes(), Shapes(), 1e-3, epochs=1, layers="heads").history
+    for prefix, losses in zip(("", "val_"), seen.values(), strict=True):
+        assert len(losses) == 2 and losses[0] != losses[1]
+        assert history[f"{prefix}rpn_bbox_loss"] == [pytest.approx(sum(losses) / 2)]
+
+
 def test_a_part_dataset_and_a_regular_expression_do_as_well(model, parts):
     before = weights_of(model)
     model.train(parts, None, 1e-3, epochs=1, layers=r"mrcnn_mask.*|rpn_class_raw")

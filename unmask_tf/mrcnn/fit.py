@@ -15,7 +15,7 @@ from unmask_tf.files import read_json, write_json
 from unmask_tf.mrcnn.config import Config
 from unmask_tf.mrcnn.model import MaskRCNN
 from unmask_tf.mrcnn.samples import Samples, sample_batches
-from unmask_tf.mrcnn.train import make_optimizer, set_trainable
+from unmask_tf.mrcnn.train import make_optimizer, mean_losses, set_trainable
 from unmask_tf.mrcnn.weights import save_weights
 
 _TRAIN, _VALIDATE = 0, 1  # streams of random numbers
@@ -84,19 +84,20 @@ def _train_epoch(
     epochs: int,
     callbacks: keras.callbacks.CallbackList,
 ) -> dict[str, float]:
-    steps, logs = config.STEPS_PER_EPOCH, {}
-    graph.reset_metrics()
+    steps = config.STEPS_PER_EPOCH
+    rows: list[dict[str, Any]] = []
     _seed_sampler(graph, config, epoch * steps)
     with tqdm(total=steps, desc=f"K epoch {epoch + 1}/{epochs}", unit="step", leave=False) as bar:
         for step, batch in enumerate(sample_batches(samples, epoch * steps, steps, _TRAIN)):
             callbacks.on_train_batch_begin(step)
             logs = graph.train_on_batch(batch, return_dict=True)
             callbacks.on_train_batch_end(step, logs)
+            rows.append(logs)
             bar.update()
             bar.set_postfix(loss=f"{float(logs['loss']):.3f}")
             if graph.stop_training:
                 break
-    row = _row(logs)
+    row = mean_losses(rows)
     if not all(np.isfinite(value) for value in row.values()):
         raise InputError(f"K's training diverged in epoch {epoch + 1}: {row}. Lower the learning rate and run again.")
     return row
@@ -105,9 +106,8 @@ def _train_epoch(
 def _validate(
     graph: keras.Model, samples: Samples, config: Config, callbacks: keras.callbacks.CallbackList
 ) -> dict[str, float]:
-    """The losses on VALIDATION_STEPS batches, the same ones after every epoch."""
-    logs: dict[str, Any] = {}
-    graph.reset_metrics()
+    """The mean losses on VALIDATION_STEPS batches, the same ones after every epoch."""
+    rows: list[dict[str, Any]] = []
     _seed_sampler(graph, config, 1 << 31)
     callbacks.on_test_begin()
     batches: Iterator[dict[str, np.ndarray]] = sample_batches(samples, 0, config.VALIDATION_STEPS, _VALIDATE)
@@ -115,9 +115,7 @@ def _validate(
         callbacks.on_test_batch_begin(step)
         logs = graph.test_on_batch(batch, return_dict=True)
         callbacks.on_test_batch_end(step, logs)
-    callbacks.on_test_end(logs)
-    return {f"val_{name}": value for name, value in _row(logs).items()}
-
-
-def _row(logs: dict[str, Any]) -> dict[str, float]:
-    return {name: float(value) for name, value in logs.items()}
+        rows.append(logs)
+    row = mean_losses(rows)
+    callbacks.on_test_end(row)
+    return {f"val_{name}": value for name, value in row.items()}

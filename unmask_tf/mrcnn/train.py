@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,14 +149,13 @@ class Trainer:
 
     def _run_epoch(self, epoch: int, last: int) -> dict[str, float]:
         graph, steps = self.model.keras_model, len(self.truths) // self.config.BATCH_SIZE
-        logs: dict[str, Any] = {}
-        graph.reset_metrics()
+        logs: list[dict[str, Any]] = []
         with tqdm(total=steps, desc=f"K epoch {epoch + 1}/{last}", unit="step") as bar:
             for batch in epoch_batches(self.truths, self.config, epoch, self.anchors):
-                logs = graph.train_on_batch(batch, return_dict=True)
+                logs.append(graph.train_on_batch(batch, return_dict=True))
                 bar.update()
-                bar.set_postfix(loss=f"{sum(float(v) for k, v in logs.items() if k.endswith('_loss')):.3f}")
-        row = {name: float(value) for name, value in logs.items()}
+                bar.set_postfix(loss=f"{sum(float(v) for k, v in logs[-1].items() if k.endswith('_loss')):.3f}")
+        row = mean_losses(logs)
         if not all(np.isfinite(value) for value in row.values()):
             raise InputError(
                 f"K's training diverged in epoch {epoch + 1}: {row}. Lower the learning rate and run again."
@@ -211,6 +210,11 @@ class Trainer:
         if int(state["stage"]) == stage:
             for index, variable in enumerate(graph.optimizer.variables):
                 variable.assign(state[f"optimizer_{index}"])
+
+
+def mean_losses(batches: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Each loss's mean over the batches: Keras reports every batch by itself."""
+    return {name: float(np.mean([float(logs[name]) for logs in batches])) for name in batches[0]}
 
 
 def mirrored_class_ids(taxonomy: Taxonomy) -> dict[int, int]:
