@@ -43,6 +43,7 @@ def extractor(monkeypatch):
     """Makes an extractor around the stub."""
     monkeypatch.setattr(module, "MaskRCNN", StubK)
     monkeypatch.setattr(module, "load_weights", lambda graph, path: None)
+    monkeypatch.setattr(module, "check_parts", lambda path, parts: None)
 
     def make(batch_size=2, taxonomy=PARTS):
         return PartExtractor(Config(NUM_CLASSES=4), "k.h5", taxonomy, batch_size)
@@ -132,6 +133,7 @@ def test_a_profile_names_the_preset_and_the_taxonomy_the_number_of_outputs(monke
     monkeypatch.setattr(module, "MaskRCNN", StubK)
     loaded = []
     monkeypatch.setattr(module, "load_weights", lambda graph, path: loaded.append((graph, path)))
+    monkeypatch.setattr(module, "check_parts", lambda path, parts: None)
     found = PartExtractor.from_profile(profile("paper"), "some/k.h5")
     assert (StubK.built.mode, StubK.built.config.NAME, StubK.built.config.NUM_CLASSES) == ("inference", "paper", 45)
     assert StubK.built.config.DETECTION_MIN_CONFIDENCE == 0, "every detection counts, as released"

@@ -43,6 +43,7 @@ def extractor(monkeypatch):
     """Makes an extractor around the stub; takes a resize mode and the extractor's options."""
     monkeypatch.setattr(module, "MaskRCNN", StubK)
     monkeypatch.setattr(module, "load_weights", lambda graph, path: None)
+    monkeypatch.setattr(module, "check_parts", lambda path, parts: None)
 
     def make(mode="square", **options):
         return PartExtractor(Config(NUM_CLASSES=4, IMAGE_RESIZE_MODE=mode), "k.h5", PARTS, **options)

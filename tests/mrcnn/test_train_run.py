@@ -10,7 +10,7 @@ from unmask_tf.errors import InputError
 from unmask_tf.mrcnn import train as module
 from unmask_tf.mrcnn.model import MaskRCNN
 from unmask_tf.mrcnn.train import SCHEDULES, Stage, Trainer, train_from_profile
-from unmask_tf.mrcnn.weights import load_weights, named_weights, read_state, read_weights
+from unmask_tf.mrcnn.weights import check_parts, load_weights, named_weights, read_state, read_weights
 
 STAGES = (Stage("heads", 1, 1e-2), Stage("all", 3, 1e-3))
 
@@ -194,6 +194,12 @@ def test_a_profiles_k_is_trained_and_written_with_its_log(
     assert_same(written, read_weights(tmp_path / "work" / "checkpoint.h5"))
     model = MaskRCNN("inference", tiny_config(), tmp_path).keras_model
     assert len(load_weights(model, weights).loaded) == len(written)
+    check_parts(weights, taxonomy.parts)
+    swapped = [taxonomy.parts[1], taxonomy.parts[0], *taxonomy.parts[2:]]
+    with pytest.raises(InputError, match=f"it has '{taxonomy.parts[0]}' where the taxonomy has '{taxonomy.parts[1]}'"):
+        check_parts(weights, swapped)
+    with pytest.raises(InputError, match="trained on other parts"):
+        check_parts(weights, taxonomy.parts[:-1])
 
 
 @pytest.mark.slow

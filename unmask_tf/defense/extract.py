@@ -16,7 +16,7 @@ from unmask_tf.mrcnn.config import Config, preset
 from unmask_tf.mrcnn.fast import FastDetector
 from unmask_tf.mrcnn.image import canvas_size, cropped_size
 from unmask_tf.mrcnn.model import MaskRCNN
-from unmask_tf.mrcnn.weights import load_weights
+from unmask_tf.mrcnn.weights import check_parts, load_weights
 from unmask_tf.taxonomy import UNMASK, Taxonomy
 
 _ABSENT = -1.0
@@ -41,7 +41,8 @@ class PartExtractor:
         cache_size: images remembered, the latest seen; 0 remembers none.
 
     Raises:
-        InputError: an option out of range, weights that do not fit, or a taxonomy of another size than K's.
+        InputError: an option out of range, weights that do not fit, or a taxonomy of another size than K's or of other
+            parts than the weights name.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class PartExtractor:
         else:
             self.model = MaskRCNN("inference", config, Path(weights).parent)
             load_weights(self.model.keras_model, weights)
+        check_parts(weights, taxonomy.parts)
         self._canvas = cropped_size if crop_canvas else canvas_size
         self._cache_size = cache_size
         self._known: OrderedDict[bytes, np.ndarray] = OrderedDict()

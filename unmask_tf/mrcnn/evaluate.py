@@ -20,7 +20,7 @@ from unmask_tf.errors import InputError
 from unmask_tf.mrcnn.config import preset
 from unmask_tf.mrcnn.model import MaskRCNN
 from unmask_tf.mrcnn.voc import voc_scores
-from unmask_tf.mrcnn.weights import load_weights
+from unmask_tf.mrcnn.weights import check_parts, load_weights
 from unmask_tf.taxonomy import Taxonomy
 
 
@@ -154,4 +154,5 @@ def evaluate_from_profile(
     config = preset(profile.part_detector.preset, NUM_CLASSES=len(taxonomy.parts) + 1, DETECTION_MIN_CONFIDENCE=0.0)
     model = MaskRCNN("inference", config, data_root)
     load_weights(model.keras_model, weights)
+    check_parts(weights, taxonomy.parts)
     return evaluate(model, dataset, limit=profile.limit)

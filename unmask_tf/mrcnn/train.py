@@ -22,7 +22,7 @@ from unmask_tf.mrcnn.anchors import pyramid_anchors
 from unmask_tf.mrcnn.config import Config, preset
 from unmask_tf.mrcnn.ground_truth import GroundTruth, load_ground_truth, mirror, training_batch
 from unmask_tf.mrcnn.model import MaskRCNN
-from unmask_tf.mrcnn.weights import load_weights, named_weights, read_state, save_weights
+from unmask_tf.mrcnn.weights import load_weights, named_weights, parts_state, read_state, save_weights
 from unmask_tf.taxonomy import Taxonomy
 
 # Matterport's stages: which layers train.
@@ -278,5 +278,5 @@ def train_from_profile(profile: Profile, data_root: Path, weights_out: Path, tax
     model = MaskRCNN("training", config, workdir)
     load_initial_weights(model, data_root, weights_out.parent)
     log = Trainer(model, train.spread(profile.part_detector.train_limit), validation).fit(SCHEDULES[name])
-    save_weights(model.keras_model, weights_out)
+    save_weights(model.keras_model, weights_out, parts_state(taxonomy.parts))
     write_json(weights_out.with_suffix(".log.json"), log)

@@ -20,6 +20,7 @@ from unmask_tf.errors import InputError
 from unmask_tf.files import atomic_path
 
 _STATE = "training_state"
+_PARTS = "parts"
 
 
 @dataclass(frozen=True)
@@ -174,6 +175,27 @@ def read_state(path: str | Path) -> dict[str, np.ndarray]:
     """The training state that `save_weights` put beside the weights; empty if there is none."""
     with h5py.File(path, "r") as file:
         return {key: np.asarray(value) for key, value in file.get(_STATE, {}).items()}
+
+
+def parts_state(parts: Sequence[str]) -> dict[str, np.ndarray]:
+    """State for `save_weights` that names K's classes without the background, in order."""
+    return {_PARTS: np.array([part.encode() for part in parts])}
+
+
+def check_parts(path: str | Path, parts: Sequence[str]) -> None:
+    """Compares the parts that a weights file names, if it does (Matterport's do not), with those it is used for.
+
+    Raises:
+        InputError: they differ: K would give every part another one's name.
+    """
+    with h5py.File(path, "r") as file:
+        held = [_text(part) for part in file.get(f"{_STATE}/{_PARTS}", ())]
+    if held and held != list(parts):
+        here = next((pair for pair in zip(held, parts, strict=False) if pair[0] != pair[1]), (len(held), len(parts)))
+        raise InputError(
+            f"{path} was trained on other parts: it has {here[0]!r} where the taxonomy has {here[1]!r}. Train K on "
+            "this data into another file (make train-k K_WEIGHTS=file), or use the taxonomy it was trained with."
+        )
 
 
 _BACKBONE = re.compile(r"conv1|bn_conv1|(?:res|bn)([2-5])([a-z])_branch(?:1|2[abc])")
