@@ -82,6 +82,17 @@ def test_a_kernel_over_the_whole_map_is_one_matrix_product_with_the_convolution_
     np.testing.assert_allclose(found[:, 0, 0], expected, atol=1e-5)
 
 
+def test_a_consumed_networks_kernels_become_the_rewritten_ones():
+    x = keras.Input((2, 2, 1))
+    network = keras.Model(x, layers.BatchNormalization(epsilon=0.0)(layers.Conv2D(1, 1, name="c")(x)))
+    network.set_weights([np.full((1, 1, 1, 1), 2.0), np.zeros(1), *(np.array([v]) for v in (3.0, 1.0, 0.0, 1.0))])
+    kernel = network.get_layer("c").kernel
+    rewritten = rewrite(network, consume=True)
+    assert rewritten.get_layer("c").kernel is kernel
+    assert np.asarray(kernel).item() == pytest.approx(6.0), "2 * 3"
+    assert values(rewritten, np.ones((1, 2, 2, 1), np.float32)).ravel().tolist() == pytest.approx([7.0] * 4), "6 + 1"
+
+
 def test_weights_that_change_later_do_not_reach_the_rewritten_network():
     x = keras.Input((2, 2, 1))
     network = keras.Model(x, layers.Conv2D(1, 1, name="c")(x))
@@ -153,7 +164,11 @@ def test_the_mobilenet_backbone_takes_a_cropped_canvas(tiny_config, randomize, t
 @pytest.mark.parametrize(
     ("dtype", "rounded", "exact"),
     [
-        ("bfloat16", ("fpn_p2", "fpn_p5"), ("conv1", "res3a_branch2a", "fpn_c2p2", "mrcnn_class_conv1")),
+        (
+            "bfloat16",
+            ("fpn_p2", "fpn_p5", "res4a_branch2b", "res5a_branch2c", "mrcnn_class_conv1", "mrcnn_class_conv2"),
+            ("conv1", "res3a_branch2b", "res4a_branch2a", "res4a_branch1", "res4a_out", "fpn_c2p2"),
+        ),
         ("bfloat16_all", ("conv1", "res3a_branch2a", "res3a_out", "fpn_p2", "mrcnn_class_conv1"), ()),
     ],
 )

@@ -34,8 +34,8 @@ class PartExtractor:
         taxonomy: names K's class indices (position + 1).
         batch_size: images per network call; the last batch is padded, so that K compiles once.
         fold_batch_norm: fold batch normalisation into the convolutions: the same function up to rounding, sooner.
-        dtype: `float32`; `bfloat16` for the convolutions that find regions; `bfloat16_all` for all of them (both fold
-            batch normalisation too). They pay on processors with bfloat16 instructions (lscpu: avx512_bf16, amx_bf16).
+        dtype: `float32`; `bfloat16` for most of the arithmetic; `bfloat16_all` for every convolution. Both fold batch
+            normalisation too, and pay on processors with bfloat16 instructions (lscpu: avx512_bf16, amx_bf16).
         crop_canvas: cut the square canvas's zero padding to the next multiple of 64; parts near the border change.
         score_threshold: leave out parts whose highest score is lower.
         cache_size: images remembered, the latest seen; 0 remembers none.

@@ -18,6 +18,7 @@ import numpy as np
 from keras import layers, ops
 
 from unmask_tf.errors import InputError
+from unmask_tf.memory import return_freed_memory
 from unmask_tf.mrcnn import boxes as box_math
 from unmask_tf.mrcnn.anchors import normalized_anchors
 from unmask_tf.mrcnn.config import Config
@@ -27,10 +28,11 @@ from unmask_tf.mrcnn.roi_align import PyramidROIAlign
 from unmask_tf.mrcnn.rpn import ProposalLayer
 
 # dtype option -> names of the layers that run in bfloat16. The region proposal network and the pyramid's last
-# convolutions are half of the arithmetic, and their rounding moves few regions; that of the backbone changes classes.
+# convolutions are half of the arithmetic. In the backbone rounding changes more part sets, the sooner the more: only
+# the last two stages follow, and the sums over their blocks keep float32.
 _BFLOAT16 = {
     "float32": re.compile(r"(?!)"),
-    "bfloat16": re.compile(r"rpn_.*|fpn_p[2-6]"),
+    "bfloat16": re.compile(r"rpn_.*|fpn_p[2-6]|res[45].*_branch2[bc]|mrcnn_class_conv[12]"),
     # In bfloat16 thousands of boxes would share a score, so the layers that score and refine them keep float32.
     "bfloat16_all": re.compile(r"(?!mrcnn_class_logits$|mrcnn_bbox_fc$).*"),
 }
@@ -45,6 +47,7 @@ class FixedConvolution(layers.Layer):
         bias: (out,).
         strides, padding, activation: as of `keras.layers.Conv2D`.
         depthwise: filters each channel by itself.
+        variable: takes the kernel over, where dtypes agree, instead of a new one.
     """
 
     def __init__(
@@ -56,11 +59,14 @@ class FixedConvolution(layers.Layer):
         padding: str = "valid",
         activation: Callable[[Any], Any] | None = None,
         depthwise: bool = False,
+        variable: keras.Variable | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(trainable=False, **kwargs)
         self.strides, self.padding, self.activation, self.depthwise = strides, padding, activation, depthwise
-        self.kernel = self.add_weight(shape=kernel.shape, initializer="zeros", trainable=False, name="kernel")
+        if variable is None or variable.dtype != self.variable_dtype:
+            variable = self.add_weight(shape=kernel.shape, initializer="zeros", trainable=False, name="kernel")
+        self.kernel = variable
         self.bias = self.add_weight(shape=bias.shape, initializer="zeros", trainable=False, name="bias")
         self.kernel.assign(kernel)
         self.bias.assign(bias)
@@ -125,17 +131,17 @@ def _normalizations(network: keras.Model) -> dict[int, layers.BatchNormalization
 
 def _kernel_and_bias(layer: Any, norm: layers.BatchNormalization | None) -> tuple[np.ndarray, np.ndarray]:
     """Float32 kernel and bias of a layer, with the moving statistics of its normalisation multiplied in in float64."""
-    kernel, depthwise = np.asarray(layer.kernel.value), isinstance(layer, layers.DepthwiseConv2D)
+    kernel, depthwise = ops.convert_to_numpy(layer.kernel.value), isinstance(layer, layers.DepthwiseConv2D)
     channels = kernel.shape[-2] * kernel.shape[-1] if depthwise else kernel.shape[-1]
-    bias = np.asarray(layer.bias.value) if layer.use_bias else np.zeros(channels, np.float32)
+    bias = ops.convert_to_numpy(layer.bias.value) if layer.use_bias else np.zeros(channels, np.float32)
     if norm is None:
         return kernel, bias
-    scale = 1.0 / np.sqrt(np.asarray(norm.moving_variance.value).astype(np.float64) + norm.epsilon)
+    scale = 1.0 / np.sqrt(ops.convert_to_numpy(norm.moving_variance.value).astype(np.float64) + norm.epsilon)
     if norm.scale:
-        scale = scale * np.asarray(norm.gamma.value)
-    bias = (bias - np.asarray(norm.moving_mean.value).astype(np.float64)) * scale
+        scale = scale * ops.convert_to_numpy(norm.gamma.value)
+    bias = (bias - ops.convert_to_numpy(norm.moving_mean.value).astype(np.float64)) * scale
     if norm.center:
-        bias = bias + np.asarray(norm.beta.value)
+        bias = bias + ops.convert_to_numpy(norm.beta.value)
     kernel = kernel * (scale.reshape(kernel.shape[-2:]) if depthwise else scale)
     return kernel.astype(np.float32), bias.astype(np.float32)
 
@@ -153,26 +159,28 @@ def _again(layer: Any) -> Any:
     return type(layer).from_config(layer.get_config())
 
 
-def rewrite(network: keras.Model, dtype: str = "float32") -> keras.Model:
+def rewrite(network: keras.Model, dtype: str = "float32", consume: bool = False) -> keras.Model:
     """The same function as `network` (K's detector or a part of it), for inference with its present weights.
 
     Each batch normalisation that follows a convolution is folded into it: exact up to rounding.
 
     Args:
         network: a functional model.
-        dtype: `float32`; `bfloat16`: the region proposal network and the pyramid's last convolutions run in bfloat16;
-            `bfloat16_all`: every convolution and what lies between them does. Anchors, boxes, scores, region
-            alignment and suppression stay in float32.
+        dtype: `float32`; `bfloat16`: the region proposal network, the pyramid's last convolutions, the head's wide
+            layers and most convolutions of the ResNet's last two stages run in bfloat16; `bfloat16_all`: every
+            convolution and what lies between them does. Anchors, boxes, scores, region alignment and suppression stay
+            in float32.
+        consume: takes the network's variables over, so that their memory is needed once; `network` is spoilt by it.
 
     Raises:
         InputError: another dtype.
     """
     if dtype not in DTYPES:
         raise InputError(f"K's dtype is '{dtype}'. Choose one of: {', '.join(DTYPES)}.")
-    return _rewrite(network, _BFLOAT16[dtype], "float32")
+    return _rewrite(network, _BFLOAT16[dtype], consume, "float32")
 
 
-def _rewrite(network: keras.Model, chosen: re.Pattern[str], input_dtype: str) -> keras.Model:
+def _rewrite(network: keras.Model, chosen: re.Pattern[str], consume: bool, input_dtype: str) -> keras.Model:
     norms = _normalizations(network)
     folded = {id(norm) for norm in norms.values()}
 
@@ -181,7 +189,7 @@ def _rewrite(network: keras.Model, chosen: re.Pattern[str], input_dtype: str) ->
 
     def exchange(layer: Any) -> Any:
         if isinstance(layer, keras.Model):
-            return _rewrite(layer, chosen, dtype_of(layer))
+            return _rewrite(layer, chosen, consume, dtype_of(layer))
         dtype = dtype_of(layer)
         if id(layer) in folded:
             return _Passed(dtype=dtype, name=layer.name)
@@ -194,6 +202,7 @@ def _rewrite(network: keras.Model, chosen: re.Pattern[str], input_dtype: str) ->
                 **shape,
                 activation=layer.activation,
                 depthwise=isinstance(layer, layers.DepthwiseConv2D),
+                variable=layer.kernel if consume else None,
                 dtype=dtype,
                 name=layer.name,
             )
@@ -258,9 +267,11 @@ class FastDetector:
         model = MaskRCNN("inference", shape, Path(weights).parent)
         load_weights(model.keras_model, weights)
         network = keras.Model(model.keras_model.inputs, model.keras_model.output["detections"])
-        self.network = rewrite(network, dtype) if fold_batch_norm or dtype != "float32" else network
+        folds = fold_batch_norm or dtype != "float32"
+        self.network = rewrite(network, dtype, consume=True) if folds else network
         del model, network
-        gc.collect()  # graphs are cycles: without this, two sets of weights stay until Python happens to collect
+        gc.collect()  # graphs are cycles: without this, they stay until Python happens to collect
+        return_freed_memory()
         self._function = compiled(self.network)
         self._anchors: dict[tuple[int, int], np.ndarray] = {}
 
