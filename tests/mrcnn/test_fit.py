@@ -145,6 +145,12 @@ def test_what_cannot_train_is_refused(model, detector, tiny_config, tmp_path):
         detector.train(Shapes(), None, 1e-3, epochs=1, layers="heads")
     with pytest.raises(InputError, match="no layer matches 'head'"):
         model.train(Shapes(), None, 1e-3, epochs=1, layers="head")
+    model.config.STEPS_PER_EPOCH = 0
+    try:
+        with pytest.raises(InputError, match="STEPS_PER_EPOCH is 0"):
+            model.train(Shapes(), None, 1e-3, epochs=1, layers="heads")
+    finally:
+        model.config.STEPS_PER_EPOCH = FAST["STEPS_PER_EPOCH"]
     model.config.NAME = None
     try:
         for call in (lambda: model.train(Shapes(), None, 1e-3, epochs=1, layers="heads"), model.find_last):

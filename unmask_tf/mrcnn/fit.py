@@ -36,6 +36,8 @@ def train(
     config, graph = model.config, model.keras_model
     if model.mode != "training":
         raise InputError("training needs a model built with mode='training'.")
+    if config.STEPS_PER_EPOCH < 1:
+        raise InputError(f"STEPS_PER_EPOCH is {config.STEPS_PER_EPOCH}. An epoch needs at least 1 step.")
     folder = model.log_folder()
     samples = Samples(train_dataset, config, augmentation, no_augmentation_sources or ())
     validation = None if val_dataset is None else Samples(val_dataset, config)
