@@ -42,8 +42,17 @@ def configured(**settings):
 
 
 def use_release_resize():
-    """Matterport 2.1 never smooths before it shrinks; PyPI's 0.2 leaves that to scikit-image."""
-    skimage.transform.resize = functools.partial(skimage.transform.resize, anti_aliasing=False)
+    """Matterport 2.1 never smooths before it shrinks; PyPI's 0.2 leaves that to scikit-image, which no longer takes the
+    boolean masks that the package resizes: they become 0.0 and 1.0, as they did.
+    """
+    resize = skimage.transform.resize
+
+    @functools.wraps(resize)
+    def release_resize(image, *args, **kwargs):
+        image = np.asarray(image)
+        return resize(image.astype(float) if image.dtype == bool else image, *args, anti_aliasing=False, **kwargs)
+
+    skimage.transform.resize = release_resize
 
 
 def start_session():
