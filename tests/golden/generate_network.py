@@ -34,9 +34,9 @@ def roi_align():
 
 PAD64 = dict(IMAGE_RESIZE_MODE="pad64", IMAGE_MIN_DIM=64)
 # (name, picture seed, height, width, what to store, settings other than reference.Config's). The seeds keep clear of
-# ties. "scaled" is for the way back; the others are not scaled. Pairs of one configuration and canvas ("square" and "padded", "deep" and "deep_padded") also make
-# a batch of two; the package itself is asked one image at a time, for the PyramidROIAlign of PyPI's 0.2 packs the crops
-# of all images into a batch of one.
+# ties. "scaled" is for the way back; the others are not scaled. Pairs of one configuration and canvas ("square" and
+# "padded", "deep" and "deep_padded") also make a batch of two; the package itself is asked one image at a time, for the
+# PyramidROIAlign of PyPI's 0.2 packs the crops of all images into a batch of one.
 CASES = [
     ("square", 25, 128, 128, "all", {}),
     ("padded", 35, 110, 128, "sample", {}),

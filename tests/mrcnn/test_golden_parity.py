@@ -9,7 +9,6 @@ from keras import ops
 
 from unmask_tf.mrcnn import boxes, losses
 from unmask_tf.mrcnn.anchors import backbone_shapes, normalized_anchors, pyramid_anchors
-from unmask_tf.mrcnn.config import Config
 from unmask_tf.mrcnn.detections import DetectionLayer, normalized_windows, paste_mask
 from unmask_tf.mrcnn.image import Placement, mold_inputs, resize_image, resize_masks
 from unmask_tf.mrcnn.roi_align import PyramidROIAlign

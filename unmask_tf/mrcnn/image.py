@@ -32,8 +32,7 @@ class Placement:
 
 
 def resize_bilinear(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Bilinear resize of (H, W, C) to float64 (height, width, C), as scikit-image's `resize` (0.19 or later) does without
-    antialiasing.
+    """Bilinear resize of (H, W, C) to float64 (height, width, C): scikit-image's `resize` (from 0.19 on), no smoothing.
 
     Samples outside the image count as 0, so the outermost pixels fade when the image grows, but no result other than
     0 itself leaves the image's range.
