@@ -8,15 +8,19 @@ from pathlib import Path
 
 import pytest
 
+from unmask_tf.attacks.threat_models import PRESETS
 from unmask_tf.reproduce.artefacts import read_taxonomy
 from unmask_tf.reproduce.published import read_published
 from unmask_tf.reproduce.records import read_all
 from unmask_tf.reproduce.report import report_run, summary
+from unmask_tf.reproduce.study import study_csv, study_markdown, study_table
 from unmask_tf.reproduce.tables import read_model_k
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "results" / "reference"
 PROFILES = sorted(path.name for path in REFERENCE.iterdir() if (path / "records").is_dir())
+# What the report is made of; a line search where one was run.
+PARTS = ("records", "taxonomy.json", "model_k.json", "line_search")
 TEXTS = ("table4.csv", "table4.md", "auc.csv", "auc.md", "table2.md", "table3.md", "report.md")
 
 
@@ -27,9 +31,8 @@ def test_the_profile_of_make_reproduce_is_among_them() -> None:
 @pytest.mark.parametrize("profile", PROFILES)
 def test_the_records_alone_give_the_committed_tables_and_report(profile: str, tmp_path: Path) -> None:
     folder = REFERENCE / profile
-    for name in ("records", "taxonomy.json", "model_k.json"):
-        source = folder / name
-        (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
+    for source in (folder / name for name in PARTS if (folder / name).exists()):
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / source.name)
     report_run(tmp_path, read_taxonomy(tmp_path), read_published())
     for name in TEXTS:
         assert (tmp_path / name).read_bytes() == (folder / name).read_bytes(), name
@@ -51,3 +54,16 @@ def test_the_readme_quotes_the_summary_of_the_reference_run() -> None:
     )
     assert quoted is not None
     assert quoted.group(1) == summary(read_all(folder / "records"), read_published(), read_model_k(folder))
+
+
+def test_the_records_alone_give_the_committed_study_and_fidelity_quotes_it() -> None:
+    folder = REFERENCE / "mini"
+    found = {preset: read_all(folder / "study" / preset / "records") for preset in PRESETS}
+    text = study_markdown(found, read_published())
+    assert (folder / "study.md").read_text("utf-8") == text
+    assert (folder / "study.csv").read_text("utf-8") == study_csv(study_table(found))
+    quoted = re.search(
+        r"<!-- study: begin -->\n(.*?)<!-- study: end -->", (ROOT / "FIDELITY.md").read_text("utf-8"), re.S
+    )
+    assert quoted is not None
+    assert text.endswith(quoted.group(1))
