@@ -38,7 +38,7 @@ class Watched:
         logits = self.module(images.contiguous(memory_format=torch.channels_last))
         self._refuse_bad_outputs(images, logits)
         if images.requires_grad:
-            images.register_hook(functools.partial(_refuse_bad_gradients, images.detach()))
+            images.register_hook(functools.partial(_checked_gradient, images.detach()))
         self.gradient_steps[slice(None) if self.rows is None else self.rows] += torch.is_grad_enabled()
         with torch.no_grad():
             self._watch(images.detach(), logits.detach())
@@ -105,13 +105,15 @@ class Watched:
             )
 
 
-def _refuse_bad_gradients(images: torch.Tensor, gradient: torch.Tensor) -> None:
+def _checked_gradient(images: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+    """The gradient by the images, in their memory format: Advertorch's sums of two formats would be slow."""
     # torch.sign(NaN) is 0: unnoticed, an LINF attack would stand still and pass the clean image off as attacked.
     if _modules_fault(images, gradient):
         raise InputError(
             "the attacked module has a gradient that is NaN or infinite on finite images. Look in it for a square "
             "root, division or logarithm at 0."
         )
+    return gradient.contiguous()
 
 
 def _modules_fault(images: torch.Tensor, values: torch.Tensor) -> bool:
