@@ -24,8 +24,10 @@ PARTS = ("records", "taxonomy.json", "model_k.json", "line_search")
 TEXTS = ("table4.csv", "table4.md", "auc.csv", "auc.md", "table2.md", "table3.md", "report.md")
 
 
-def test_the_profile_of_make_reproduce_is_among_them() -> None:
+def test_the_profile_of_make_reproduce_is_among_them_with_all_figures() -> None:
     assert "mini" in PROFILES
+    assert {f"figure{number}.png" for number in range(2, 6)} <= {p.name for p in (REFERENCE / "mini").iterdir()}
+    assert (REFERENCE / "mini" / "line_search.md").is_file()
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -36,8 +38,10 @@ def test_the_records_alone_give_the_committed_tables_and_report(profile: str, tm
     report_run(tmp_path, read_taxonomy(tmp_path), read_published())
     for name in TEXTS:
         assert (tmp_path / name).read_bytes() == (folder / name).read_bytes(), name
-    for figure in ("figure4.png", "figure5.png"):
-        assert (tmp_path / figure).stat().st_size > 10_000
+    for name in (path.name for path in folder.glob("line_search*.*")):
+        assert (tmp_path / name).read_bytes() == (folder / name).read_bytes(), name
+    for name in (path.name for path in folder.glob("figure*.png")):
+        assert (tmp_path / name).stat().st_size > 10_000
 
 
 @pytest.mark.parametrize("profile", PROFILES)
