@@ -106,7 +106,7 @@ class Watched:
 
 
 def _checked_gradient(images: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
-    """The gradient by the images, in their memory format: Advertorch's sums of two formats would be slow."""
+    """The gradient by the images, contiguous NCHW as Advertorch's own tensors are: sums of two formats are slow."""
     # torch.sign(NaN) is 0: unnoticed, an LINF attack would stand still and pass the clean image off as attacked.
     if _modules_fault(images, gradient):
         raise InputError(
