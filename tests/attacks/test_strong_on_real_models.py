@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from planted_faults import waves
 
-from unmask_tf.attacks.advertorch_bridge import attack, logits_of
-from unmask_tf.attacks.evidence import check_attack
+from unmask_tf.attacks.advertorch_bridge import logits_of
+from unmask_tf.attacks.evidence import checked_attack
 from unmask_tf.attacks.threat_models import ATTACKS, threat_model
 from unmask_tf.reproduce.records import CellKey, Record
 from unmask_tf.reproduce.soundness import failed_checks
@@ -28,19 +28,20 @@ def test_strong_attacks_on_a_trained_model_are_sound(architecture):
     for _ in range(8):
         model.fit(images, labels, batch_size=16, epochs=2, verbose=0)
         module = to_torch(model)
-        right = (logits_of(module, test).argmax(1) == truth).mean()
-        if right >= 0.9:
+        accuracy = (logits_of(module, test).argmax(1) == truth).mean()
+        if accuracy >= 0.9:
             break
-    assert right >= 0.9, "the network did not learn, so nothing was tested"
+    assert accuracy >= 0.9, "the network did not learn, so nothing was tested"
 
-    records = [_record(architecture, "none", 0, int(np.round(right * len(truth))), {})]
+    records = [_record(architecture, "none", 0, int(np.round(accuracy * len(truth))), {})]
     for name in ATTACKS:
         for epsilon in (8, 16) if name.endswith("linf") else (300, 600):
             threat = threat_model(name, epsilon, preset="strong")
-            result = attack(module, test, truth, threat, seed=7)
-            checks = check_attack(module, test, truth, result, threat, seed=7)
-            assert [check for check, holds in checks.items() if not holds] == [], (name, epsilon)
-            records.append(_record(architecture, name, epsilon, int((result.predictions == truth).sum()), checks))
+            attacked = checked_attack(module, test, truth, threat, seed=7)
+            failed = [check for check, holds in attacked.checks.items() if not holds]
+            assert failed == [], (name, epsilon, attacked.threat.iterations)
+            right = int((attacked.result.predictions == truth).sum())
+            records.append(_record(architecture, name, epsilon, right, attacked.checks))
     assert failed_checks(records) == {}
 
 

@@ -29,6 +29,7 @@ def full_record(**changes):
         "wall_s": 1.25,
         "checks": {"budget_kept": True},
         "nan_images": 1,
+        "iterations": 40,
         "labels": ["car", "car", "train", "person"],
         "predictions": ["car", None, "train", "car"],
         "accuracy_float": 0.5,
@@ -96,6 +97,14 @@ def test_soundness_needs_checks_that_all_hold():
     assert Record(key=BENIGN, config_hash="x", n=1, correct=1).sound
 
 
+def test_a_record_from_before_iterations_were_recorded_is_read(tmp_path):
+    path = write(full_record(), tmp_path)
+    content = json.loads(path.read_text(encoding="utf-8"))
+    del content["iterations"]
+    path.write_text(json.dumps(content), encoding="utf-8")
+    assert read(path) == full_record(iterations=None)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -109,6 +118,7 @@ def test_soundness_needs_checks_that_all_hold():
         ({"wall_s": float("nan")}, "wall_s"),
         ({"accuracy_float": 1.5}, "accuracy_float"),
         ({"nan_images": 5}, "nan_images"),
+        ({"iterations": 0}, "iterations"),
         ({"checks": {"budget_kept": "yes"}}, "true or false"),
         ({"checks": ["budget_kept"]}, "mapping"),
         ({"seeds": {"attack": 1.5}}, "seeds.attack"),

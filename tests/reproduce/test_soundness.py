@@ -12,6 +12,7 @@ from unmask_tf.reproduce.soundness import (
     BETWEEN_CELLS,
     checks_markdown,
     failed_checks,
+    longer_attacks,
     meaning,
     unsound_notes,
     warned_checks,
@@ -138,6 +139,18 @@ def test_the_section_on_checks_lists_failures_and_warnings_with_their_meaning():
         "PGD-L∞ ε=8, MIA-L∞ ε=8 |" in text
     )
     assert checks_markdown([record(0), record(0, "mia_linf")]) == "2 attacks were run; each passed every check.\n"
+
+
+def test_attacks_that_were_lengthened_are_counted():
+    steps = {"pgd_linf": 20, "pgd_l2": 80, "mia_linf": 40}
+    attacks = [replace(record(3, attack=name), iterations=count) for name, count in steps.items()]
+    attacks.append(replace(attacks[1], key=replace(attacks[1].key, defence="um")))  # the same attacked images
+    one_step = replace(record(3, attack="GradientSign"), iterations=1)
+    assert longer_attacks([record(70, attack="none", epsilon=0), one_step, *attacks]) == (
+        "\n2 of 3 attacks had not converged after 20 gradient steps and were given up to 80.\n"
+    )
+    assert longer_attacks([record(3), record(3, attack="pgd_l2")]) == ""
+    assert longer_attacks([attacks[0], one_step]) == ""
 
 
 def test_every_check_has_a_meaning():

@@ -1,14 +1,15 @@
-"""Gathers the evidence on an attack and has every check look at it."""
+"""Attacks with every check looking on: gathers the evidence, judges it, and lengthens what had not converged."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from unmask_tf.attacks.advertorch_bridge import AttackResult, attack, logits_and_gradients, logits_of
-from unmask_tf.attacks.checks import CHECKS, Evidence, succeeded
+from unmask_tf.attacks.checks import CHECKS, Evidence, gained_by_doubling, succeeded
 from unmask_tf.attacks.pixels import lengths
 from unmask_tf.attacks.threat_models import Norm, ThreatModel
 from unmask_tf.errors import InputError
@@ -17,6 +18,80 @@ FEW_IMAGES = 8
 """Images that are attacked twice for `deterministic`, and evaluated alone for `outputs_independent_of_batch`."""
 FEW_ITERATIONS = 2
 """Iterations of those attacks: the random start and the model's noise show in the first."""
+
+LONGEST = 8
+"""Most by which `checked_attack` multiplies the iterations of an attack that keeps its best iterate."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckedAttack:
+    """What `checked_attack` returns.
+
+    Attributes:
+        result: the attacked images and what the attack says of them.
+        checks: check name -> whether it holds, in the order of `CHECKS`.
+        threat: the threat model that gave `result`: the one asked for, or one with more iterations.
+    """
+
+    result: AttackResult
+    checks: dict[str, bool]
+    threat: ThreatModel
+
+
+def checked_attack(
+    module: torch.nn.Module,
+    images: np.ndarray,
+    labels: np.ndarray,
+    threat: ThreatModel,
+    *,
+    seed: int,
+    targets: np.ndarray | None = None,
+    batch_size: int = 32,
+    progress: Callable[[float], None] | None = None,
+) -> CheckedAttack:
+    """Attacks, checks, and where the best iterate is kept, attacks longer until twice the iterations gain little.
+
+    Preset `strong` promises the strongest of its attacks, and how many steps that takes depends on the network. So if
+    twice the iterations fool 0.5 points more images, be it a single one (which the check `doubling_gains_little` lets
+    pass), they become the attack's, step and seed as they were: up to `LONGEST` times those asked for. What has not
+    converged then fails the check. The other presets state their iterations, as the paper does, and get no more.
+
+    Args:
+        module: torch module, NCHW float32 in [0, 1] -> logits (N, classes).
+        images: floating (N, H, W, 3) in [0, 1].
+        labels: true labels, integer (N,).
+        threat: attack, budget and effort.
+        seed: >= 0.
+        targets: the classes to aim at, integer (N,); None: untargeted.
+        batch_size: images attacked together.
+        progress: called with the fraction done, which never falls. The length is not known before, so a first attack
+            ends at 0.85 of it, and each longer one takes 0.85 of the rest.
+
+    Raises:
+        InputError: as `attack`.
+    """
+    longest, runs = LONGEST * threat.iterations if threat.keep_best else threat.iterations, 0
+    while True:
+
+        def report(done: int, total: int, before: float = 1.0 - 0.15**runs) -> None:
+            if progress is not None:
+                progress(before + (1.0 - before) * 0.85 * done / total)
+
+        result = attack(
+            module,
+            images,
+            labels if targets is None else targets,
+            threat,
+            seed=seed,
+            batch_size=batch_size,
+            progress=report,
+            targeted=targets is not None,
+        )
+        evidence = gather(module, images, labels, result, threat, seed=seed, targets=targets, batch_size=batch_size)
+        converged = gained_by_doubling(evidence) < 0.005 * len(labels)
+        if converged or 2 * threat.iterations > longest:
+            return CheckedAttack(result=result, checks=_verdicts(evidence), threat=threat)
+        threat, runs = replace(threat, iterations=2 * threat.iterations), runs + 1
 
 
 def check_attack(
@@ -53,6 +128,10 @@ def check_attack(
             other images.
     """
     evidence = gather(module, images, labels, result, threat, seed=seed, targets=targets, batch_size=batch_size)
+    return _verdicts(evidence)
+
+
+def _verdicts(evidence: Evidence) -> dict[str, bool]:
     return {name: bool(check.holds(evidence)) for name, check in CHECKS.items()}
 
 

@@ -80,7 +80,8 @@ PRESETS: dict[str, Preset] = {
     "strong": Preset(step=lambda epsilon, iterations: 2.5 * epsilon / iterations, keep_best=True, restarts=5),
 }
 """`released`: the authors' code. `written`: the paper's text (Section IV). `eq1`: Equation 1. `strong`: the usual
-practice of robustness evaluation (step 2.5 epsilon / iterations, restarts, best iterate kept)."""
+practice of robustness evaluation (step 2.5 epsilon / iterations, restarts, best iterate kept); an experiment gives it
+more iterations where it has not converged (`evidence.checked_attack`)."""
 
 DECAY = 1.0
 """Momentum decay mu of Equation 2 (Section IV: mu = 1)."""

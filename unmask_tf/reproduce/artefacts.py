@@ -291,6 +291,7 @@ class Attacked:
         checks: attack check -> passed; empty for benign images.
         nan_images: images the attack had to repair.
         wall_s: seconds it took.
+        iterations: gradient steps of one run of the attack; 0: benign images, or not recorded.
     """
 
     images_8bit: np.ndarray
@@ -300,6 +301,7 @@ class Attacked:
     checks: dict[str, bool]
     nan_images: int
     wall_s: float
+    iterations: int = 0
 
     def write(self, path: Path, key: str) -> None:
         """Writes one .npz, atomically."""

@@ -175,8 +175,7 @@ class LineSearch:
 
     def evaluate(self, model: keras.Model, val: ImageSet, workdir: Path, progress: Progress) -> list[Outcome]:
         """M's accuracy on the validation images, without attack and under each of the profile's attacks."""
-        from unmask_tf.attacks.advertorch_bridge import attack
-        from unmask_tf.attacks.evidence import check_attack
+        from unmask_tf.attacks.evidence import checked_attack
         from unmask_tf.attacks.threat_models import threat_model
         from unmask_tf.classifiers.torch_port import to_torch
         from unmask_tf.classifiers.train import predict_logits
@@ -197,14 +196,14 @@ class LineSearch:
             else:
                 threat = threat_model(name, epsilon, preset=settings.preset, iterations=settings.iterations)
                 options = {"seed": settings.seed, "batch_size": settings.batch_size}
-                result = attack(module, clean, val.labels, threat, **options)
+                attacked = checked_attack(module, clean, val.labels, threat, **options)
                 outcomes.append(
                     Outcome(
                         attack=name,
                         epsilon_255=epsilon,
-                        correct=correct(result.images),
-                        checks=check_attack(module, clean, val.labels, result, threat, batch_size=settings.batch_size),
-                        nan_images=result.nan_images,
+                        correct=correct(attacked.result.images),
+                        checks=attacked.checks,
+                        nan_images=attacked.result.nan_images,
                     )
                 )
             write_json(file, [asdict(outcome) for outcome in outcomes])

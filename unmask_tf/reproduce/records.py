@@ -89,6 +89,8 @@ class Record:
         wall_s: seconds the cell took.
         checks: attack check -> passed.
         nan_images: images for which the attack gave NaN and was repaired.
+        iterations: gradient steps of one run of the attack, more than the profile's where `strong` needed them; None:
+            the benign row, or not recorded.
         labels, predictions: class name per image, the true one and the final answer (None: no answer), or None.
         accuracy_float, accuracy_8bit: M's accuracy on the float and on the 8-bit form (defences none and at), or None.
         similarities: s = JS(V[M(x)], f_r) per image (defence um), or None.
@@ -108,6 +110,7 @@ class Record:
     wall_s: float = 0.0
     checks: Mapping[str, bool] = field(default_factory=dict)
     nan_images: int = 0
+    iterations: int | None = None
     labels: tuple[str, ...] | None = None
     predictions: tuple[str | None, ...] | None = None
     accuracy_float: float | None = None
@@ -121,6 +124,8 @@ class Record:
             raise InputError(f"config_hash is {self.config_hash!r}. Give the profile's hash.")
         for name, low, high in (("n", 1, None), ("correct", 0, self.n), ("nan_images", 0, self.n)):
             self._set(name, _integer(name, getattr(self, name), low=low, high=high))
+        if self.iterations is not None:
+            self._set("iterations", _integer("iterations", self.iterations, low=1))
         self._set("wall_s", _number("wall_s", self.wall_s, low=0))
         self._set("seeds", _mapping("seeds", self.seeds, _integer))
         self._set("versions", _mapping("versions", self.versions, _text))
@@ -226,6 +231,7 @@ def read(path: str | Path) -> Record:
     expected = {"schema", *_DERIVED, *(f.name for f in fields(CellKey)), *(f.name for f in fields(Record))} - {"key"}
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         raise InputError(f"{path} is not a record of this program (schema '{SCHEMA}'). Delete it, then run again.")
+    content = {"iterations": None, **content}  # which the first records of this schema do not have
     if set(content) != expected:
         wrong = sorted(set(content) ^ expected)
         raise InputError(f"{path}: missing or unknown fields: {', '.join(wrong)}. Delete it, then run again.")

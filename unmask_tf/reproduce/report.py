@@ -14,7 +14,7 @@ from unmask_tf.reproduce.line_search import Point, read_searches
 from unmask_tf.reproduce.line_search_tables import line_search_markdown, stem, write_line_search_tables
 from unmask_tf.reproduce.published import Published
 from unmask_tf.reproduce.records import Record, read_all
-from unmask_tf.reproduce.soundness import checks_markdown, failed_checks, unsound_notes
+from unmask_tf.reproduce.soundness import checks_markdown, failed_checks, longer_attacks, unsound_notes
 from unmask_tf.reproduce.tables import (
     aligned,
     auc_markdown,
@@ -101,7 +101,7 @@ def _images(records: Sequence[Record]) -> str:
     text = f"{span} test images per number; one image of {counts[0]} is {100 / counts[0]:.1f} points.\n"
     if repaired:
         text += f"\nThe attacks on M gave NaN for {repaired} images, which were attacked again.\n"
-    return text
+    return text + longer_attacks(records)
 
 
 def _means_rows(records: Sequence[Record], published: Published) -> list[list[str]]:

@@ -33,6 +33,8 @@ from unmask_tf.reproduce.records import CellKey, Record
 if TYPE_CHECKING:
     import keras
 
+    from unmask_tf.attacks.evidence import CheckedAttack
+
 Progress = Callable[[float], None]
 """Called with the fraction of a unit of work that is done."""
 
@@ -172,12 +174,11 @@ class Stages:
         test = self._images(class_set, "test")
         clean = test.images.astype(np.float32) / np.float32(255)
         model = self._model(class_set, architecture, target)
-        checks: dict[str, bool] = {}
-        nan_images = 0
-        if (attack, epsilon) == BENIGN:
-            images = clean
-        else:
-            images, checks, nan_images = self._attacked(class_set, architecture, target, attack, epsilon, progress)
+        images, checks, nan_images, iterations = clean, {}, 0, 0
+        if (attack, epsilon) != BENIGN:
+            attacked = self._attacked(class_set, architecture, target, attack, epsilon, progress)
+            images, checks, nan_images = attacked.result.images, attacked.checks, attacked.result.nan_images
+            iterations = attacked.threat.iterations
         images_8bit = to_8bit(images)
         result = Attacked(
             images_8bit=images_8bit,
@@ -187,34 +188,30 @@ class Stages:
             checks=checks,
             nan_images=nan_images,
             wall_s=round(time.perf_counter() - start, 3),
+            iterations=iterations,
         )
         result.write(run.attacked_path(class_set, architecture, target, attack, epsilon), key)
         return f"accuracy {np.mean(result.prediction_float == result.labels):.2f}"
 
     def _attacked(
         self, class_set: str, architecture: str, target: str, attack: str, epsilon: float, progress: Progress
-    ) -> tuple[np.ndarray, dict[str, bool], int]:
-        from unmask_tf.attacks import advertorch_bridge
-        from unmask_tf.attacks.evidence import check_attack
+    ) -> CheckedAttack:
+        from unmask_tf.attacks.evidence import checked_attack
         from unmask_tf.attacks.threat_models import threat_model
 
         settings, test = self.run.profile.attack, self._images(class_set, "test")
         clean = test.images.astype(np.float32) / np.float32(255)
         module = self._module(class_set, architecture, target)
         threat = threat_model(attack, epsilon, preset=settings.preset, iterations=settings.iterations)
-        result = advertorch_bridge.attack(
+        return checked_attack(
             module,
             clean,
             test.labels,
             threat,
             seed=settings.seed,
             batch_size=settings.batch_size,
-            progress=lambda done, total: progress(0.85 * done / total),
+            progress=progress,
         )
-        checks = check_attack(
-            module, clean, test.labels, result, threat, seed=settings.seed, batch_size=settings.batch_size
-        )
-        return result.images, checks, result.nan_images
 
     def extract(self, class_set: str, architecture: str | None, attack: str, epsilon: float, progress: Progress) -> str:
         """Has K name the parts it sees in attacked images (8-bit form) or, for attack `none`, in the benign ones."""
@@ -259,6 +256,7 @@ class Stages:
             wall_s=wall_s,
             checks=attacked.checks,
             nan_images=attacked.nan_images,
+            iterations=attacked.iterations or None,
             labels=truth,
             predictions=predictions,
             **fields,
