@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from PIL import Image
@@ -13,6 +14,7 @@ from PIL import Image
 from unmask_tf.cli import cli, main
 from unmask_tf.config import PROFILES
 from unmask_tf.reproduce import run
+from unmask_tf.reproduce.artefacts import prepare, read_taxonomy
 from unmask_tf.taxonomy import Taxonomy
 
 REPOSITORY = Path(__file__).parents[1]
@@ -139,6 +141,31 @@ def test_a_users_own_classes_need_no_change_of_code(data, capsys):
     )
     assert main(["data", "--data", str(data)]) == 0
     assert "2 train, 2 val, 2 test images" in capsys.readouterr().out
+
+
+def test_data_with_other_parts_than_the_shipped_k_s_gets_a_k_of_its_own(data, tmp_path, monkeypatch):
+    shipped, results = tmp_path / "weights", tmp_path / "results"
+    shipped.mkdir()
+    weights = shipped / "unmask_k_mini.h5"
+    monkeypatch.setattr("unmask_tf.reproduce.artefacts.WEIGHTS_FOLDER", shipped)
+    own = results / "mini" / "models" / "unmask_k_mini.h5"
+
+    def chosen(parts, listed):
+        with h5py.File(weights, "w") as file:
+            if parts:
+                file["training_state/parts"] = [part.encode() for part in parts]
+        (shipped / "SHA256SUMS").write_text(f"{'0' * 64}  unmask_k_mini.h5\n" if listed else "")
+        return prepare("mini", data=data, results=results).k_weights
+
+    parts = read_taxonomy(data).parts
+    assert chosen(parts, listed=True) == weights
+    assert chosen(parts[::-1], listed=True) == own
+    assert chosen((), listed=True) == weights  # such a file does not say
+    assert chosen(parts[::-1], listed=False) == weights  # the user's file: a mistake, which is said
+    weights.write_bytes(b"damaged")
+    (shipped / "SHA256SUMS").write_text(f"{'0' * 64}  unmask_k_mini.h5\n")
+    assert prepare("mini", data=data, results=results).k_weights == weights
+    assert prepare("mini", data=data, results=results, k_weights=weights).k_weights == weights
 
 
 def test_shipped_weights_are_never_trained_over(data, tmp_path, monkeypatch, capsys):

@@ -227,7 +227,7 @@ PROFILES: dict[str, Profile] = {
             freeze_batch_norm=True,
         ),
         adversarial_training=AdversarialTrainingConfig(epochs=1, from_benign=True, learning_rate=5e-5),
-        part_detector=PartDetectorConfig(preset="photos", weights="unmask_k_photos.h5", train_limit=800),
+        part_detector=PartDetectorConfig(preset="photos", weights="unmask_k_photos.h5"),
     ),
     "paper": Profile(
         name="paper",

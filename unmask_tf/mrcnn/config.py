@@ -19,6 +19,7 @@ class Config:
         RPN_FEATURES, MASK_FEATURES: channels of the RPN's shared convolution and of the mask head.
         OPTIMIZER: `sgd` (Matterport's) or `adam`.
         DROP_EMPTY_ROIS: leave boxes without area out of the detections; Matterport keeps them, one pixel large.
+        RANDOM_ZOOM: training sees a random part of each image, enlarged by up to this factor; None: the whole image.
         MIRRORED_CLASS_IDS: class index -> class index after a left-right flip (a mirrored image shows a car's other
             side); empty as released.
     """
@@ -86,6 +87,7 @@ class Config:
     }
     USE_RPN_ROIS = True
     TRAIN_BN: bool | None = False
+    RANDOM_ZOOM: float | None = None
     MIRRORED_CLASS_IDS: dict[int, int] = {}  # noqa: RUF012
     SEED = 100
 
@@ -99,6 +101,9 @@ class Config:
                 f"IMAGE_MAX_DIM is {self.IMAGE_MAX_DIM}, but the pyramid halves the image six times: "
                 "choose a multiple of 64, such as 128, 512 or 1024."
             )
+
+        if self.RANDOM_ZOOM is not None and not self.RANDOM_ZOOM >= 1:
+            raise InputError(f"RANDOM_ZOOM is {self.RANDOM_ZOOM}. Give a factor of 1 or more, or None.")
 
     @property
     def BATCH_SIZE(self) -> int:
@@ -170,11 +175,11 @@ class PhotosConfig(Config):
     NAME = "photos"
     NUM_CLASSES = 25
     BACKBONE = "mobilenet_v2"
-    IMAGES_PER_GPU = 4
+    IMAGES_PER_GPU = 8
     FPN_CLASSIF_FC_LAYERS_SIZE = 384
     TOP_DOWN_PYRAMID_SIZE = 96
     RPN_FEATURES = 128
-    MASK_FEATURES = 64
+    MASK_FEATURES = 32
     RPN_ANCHOR_SCALES = (16, 32, 64, 128, 256)
     PRE_NMS_LIMIT = 2000
     POST_NMS_ROIS_TRAINING = 500
@@ -187,6 +192,7 @@ class PhotosConfig(Config):
     DROP_EMPTY_ROIS = True
     OPTIMIZER = "adam"
     TRAIN_BN = False
+    RANDOM_ZOOM = 2.5
 
 
 PRESETS: dict[str, type[Config]] = {"paper": PaperConfig, "mini": MiniConfig, "photos": PhotosConfig}

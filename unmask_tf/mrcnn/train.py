@@ -44,8 +44,23 @@ class Stage:
     learning_rate: float
 
 
+@dataclass(frozen=True)
+class ZoomedTruths:
+    """Images that are read anew each time, a random part of them each time (`Config.RANDOM_ZOOM`)."""
+
+    dataset: PartDataset
+    config: Config
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def draw(self, index: int, rng: np.random.RandomState) -> GroundTruth:
+        """A random part of image `index` on the network's canvas."""
+        return load_ground_truth(self.dataset, index, self.config, rng)
+
+
 def epoch_batches(
-    truths: Sequence[GroundTruth], config: Config, epoch: int, anchors: np.ndarray
+    truths: Sequence[GroundTruth] | ZoomedTruths, config: Config, epoch: int, anchors: np.ndarray
 ) -> Iterator[dict[str, np.ndarray]]:
     """One epoch's batches: shuffled, half of the images mirrored; a function of (SEED, epoch) alone.
 
@@ -59,7 +74,10 @@ def epoch_batches(
 
     def prepare(number: int) -> dict[str, np.ndarray]:
         batch_rng = np.random.RandomState([config.SEED, epoch, number])
-        chosen = [mirror(truths[i], config) if batch_rng.randint(2) else truths[i] for i in batches[number]]
+        chosen = []
+        for i in batches[number]:
+            truth = truths.draw(i, batch_rng) if isinstance(truths, ZoomedTruths) else truths[i]
+            chosen.append(mirror(truth, config) if batch_rng.randint(2) else truth)
         return training_batch(chosen, anchors, config, batch_rng)
 
     with ThreadPoolExecutor(1) as pool:
@@ -125,9 +143,10 @@ class Trainer:
                 f"K has {len(train)} images to train on, but a batch needs {self.config.BATCH_SIZE}. "
                 "Check the training annotations, or lower IMAGES_PER_GPU."
             )
-        self.truths = [
-            load_ground_truth(train, i, self.config) for i in tqdm(range(len(train)), desc="loading parts", unit="img")
-        ]
+        self.truths: Sequence[GroundTruth] | ZoomedTruths = ZoomedTruths(train, self.config)
+        if self.config.RANDOM_ZOOM is None:
+            bar = tqdm(range(len(train)), desc="loading parts", unit="img")
+            self.truths = [load_ground_truth(train, i, self.config) for i in bar]
         self.anchors = pyramid_anchors(self.config, self.config.IMAGE_SHAPE)
 
     def fit(self, stages: Sequence[Stage]) -> list[dict[str, Any]]:
@@ -225,7 +244,7 @@ def mirrored_class_ids(taxonomy: Taxonomy) -> dict[int, int]:
 
 SCHEDULES: dict[str, tuple[Stage, ...]] = {
     "mini": (Stage("all", 9, 1e-3), Stage("all", 12, 1e-4)),
-    "photos": (Stage("heads", 2, 1e-3), Stage("heads", 3, 1e-4)),
+    "photos": (Stage("heads", 2, 1e-3), Stage("all", 14, 3e-4), Stage("all", 18, 5e-5)),
     "paper": (Stage("heads", 20, 1e-3), Stage("4+", 32, 1e-3), Stage("all", 40, 1e-4)),
 }
 

@@ -18,9 +18,7 @@ import numpy as np
 
 from unmask_tf.errors import InputError
 from unmask_tf.files import atomic_path
-
-_STATE = "training_state"
-_PARTS = "parts"
+from unmask_tf.mrcnn.part_names import PARTS, STATE, part_names
 
 
 @dataclass(frozen=True)
@@ -174,12 +172,12 @@ def read_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
 def read_state(path: str | Path) -> dict[str, np.ndarray]:
     """The training state that `save_weights` put beside the weights; empty if there is none."""
     with h5py.File(path, "r") as file:
-        return {key: np.asarray(value) for key, value in file.get(_STATE, {}).items()}
+        return {key: np.asarray(value) for key, value in file.get(STATE, {}).items()}
 
 
 def parts_state(parts: Sequence[str]) -> dict[str, np.ndarray]:
     """State for `save_weights` that names K's classes without the background, in order."""
-    return {_PARTS: np.array([part.encode() for part in parts])}
+    return {PARTS: np.array([part.encode() for part in parts])}
 
 
 def check_parts(path: str | Path, parts: Sequence[str]) -> None:
@@ -188,9 +186,8 @@ def check_parts(path: str | Path, parts: Sequence[str]) -> None:
     Raises:
         InputError: they differ: K would give every part another one's name.
     """
-    with h5py.File(path, "r") as file:
-        held = [_text(part) for part in file.get(f"{_STATE}/{_PARTS}", ())]
-    if held and held != list(parts):
+    held = part_names(path)
+    if held and held != tuple(parts):
         here = next((pair for pair in zip(held, parts, strict=False) if pair[0] != pair[1]), (len(held), len(parts)))
         raise InputError(
             f"{path} was trained on other parts: it has {here[0]!r} where the taxonomy has {here[1]!r}. Train K on "
@@ -307,7 +304,7 @@ def save_weights(model: keras.Model, path: str | Path, state: dict[str, np.ndarr
         file.attrs["backend"] = b"tensorflow"
         file.attrs["keras_version"] = b"2.2.5"
         for key, value in (state or {}).items():
-            file.create_dataset(f"{_STATE}/{key}", data=value)
+            file.create_dataset(f"{STATE}/{key}", data=value)
         for group_name, named in groups.items():
             group = file.create_group(group_name)
             group.attrs["weight_names"] = np.array([f"{name}:0".encode() for name, _ in named])

@@ -26,6 +26,7 @@ from unmask_tf.attacks.checks import CHECKS
 from unmask_tf.config import Profile, profile
 from unmask_tf.errors import InputError
 from unmask_tf.files import atomic_path, read_json, sha256, write_json
+from unmask_tf.mrcnn.part_names import part_names
 from unmask_tf.reproduce.records import CellKey
 from unmask_tf.taxonomy import UNMASK, Taxonomy
 
@@ -210,7 +211,8 @@ def prepare(
         profile_name: a name in `config.PROFILES`.
         data: the user's data folder; None: dataset/<profile.data>.
         limit: most test images of a class set.
-        k_weights: K's weights; None: the profile's, in mask_rcnn_weights/.
+        k_weights: K's weights; None: the profile's, in mask_rcnn_weights/, or where those are shipped and of other
+            parts than the data's, what `train-k` makes of the data in the run's folder.
         results: root of results; None: results/ of the checkout.
         need_k_weights: refuse a `k_weights` that does not exist.
 
@@ -245,7 +247,20 @@ def prepare(
                 f"limit is {limit}, but class set '{class_set}' has {len(taxonomy.members(class_set))} classes. "
                 "Give at least one image a class."
             )
+    if k_weights is None and _of_other_parts(weights, taxonomy):
+        weights = folder / settings.name / "models" / weights.name
     return Run(settings, scan(root, identity), taxonomy, folder / settings.name, weights)
+
+
+def _of_other_parts(weights: Path, taxonomy: Taxonomy) -> bool:
+    """Whether these are shipped weights of a K that knows other parts than the data has."""
+    if listed_sha256(weights) is None:
+        return False
+    try:
+        held = part_names(weights)
+    except OSError:  # missing or damaged: said where the file is used
+        return False
+    return bool(held) and held != taxonomy.parts
 
 
 def read_taxonomy(folder: Path) -> Taxonomy:
