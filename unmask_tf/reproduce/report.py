@@ -101,7 +101,8 @@ def _images(records: Sequence[Record]) -> str:
     text = f"{span} test images per number; one image of {counts[0]} is {100 / counts[0]:.1f} points.\n"
     if repaired:
         text += f"\nThe attacks on M gave NaN for {repaired} images, which were attacked again.\n"
-    return text + longer_attacks(records)
+    longer = longer_attacks(records)
+    return text + (f"\n{longer}.\n" if longer else "")
 
 
 def _means_rows(records: Sequence[Record], published: Published) -> list[list[str]]:

@@ -63,15 +63,15 @@ def warned_checks(records: Sequence[Record]) -> Names:
 
 
 def longer_attacks(records: Sequence[Record]) -> str:
-    """A sentence on the attacks that were given more gradient steps than others, or nothing."""
+    """A sentence (without its full stop) on the attacks that were given more gradient steps than others, or nothing."""
     # An attack of one step has no iterations that could be too few.
     steps = [r.iterations for r in records if r.key.defence != "um" and (r.iterations or 0) > 1]
     longer = [count for count in steps if count > min(steps)]
     if not longer:
         return ""
     return (
-        f"\n{len(longer)} of {len(steps)} attacks had not converged after {min(steps)} gradient steps and were given "
-        f"up to {max(longer)}.\n"
+        f"{len(longer)} of {len(steps)} attacks had not converged after {min(steps)} gradient steps and were given "
+        f"up to {max(longer)}"
     )
 
 

@@ -33,7 +33,7 @@ from unmask_tf.reproduce.cells import (
 from unmask_tf.reproduce.published import Published
 from unmask_tf.reproduce.records import Record
 from unmask_tf.reproduce.run import Unit, attack_cost, plan, run_units
-from unmask_tf.reproduce.soundness import failed_checks, meaning, warned_checks
+from unmask_tf.reproduce.soundness import failed_checks, longer_attacks, meaning, warned_checks
 from unmask_tf.reproduce.stages import Progress, Stages
 from unmask_tf.reproduce.tables import beside, markdown, number
 
@@ -239,6 +239,8 @@ def _verdicts(found: Mapping[str, Sequence[Record]]) -> str:
         text = f"- `{preset}`: {attacks - len(unsound)} of {attacks} attacks are sound, {len(warned)} were warned of"
         repaired = sum(record.nan_images for record in under)
         text += f"; NaN repaired in {repaired} images" if repaired else ""
+        longer = longer_attacks(under)
+        text += f".\n  {longer}" if longer else ""
         for name in names:
             where = [cell for (cell, _), found_names in unsound.items() if name in found_names]
             listed = dict.fromkeys(attack_label(*cell[2:]) for cell in sorted(where, key=cell_order))
