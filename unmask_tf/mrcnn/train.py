@@ -244,7 +244,7 @@ def mirrored_class_ids(taxonomy: Taxonomy) -> dict[int, int]:
 
 SCHEDULES: dict[str, tuple[Stage, ...]] = {
     "mini": (Stage("all", 9, 1e-3), Stage("all", 12, 1e-4)),
-    "photos": (Stage("heads", 2, 1e-3), Stage("all", 14, 3e-4), Stage("all", 18, 5e-5)),
+    "photos": (Stage("heads", 2, 1e-3), Stage("all", 11, 3e-4), Stage("all", 14, 5e-5)),
     "paper": (Stage("heads", 20, 1e-3), Stage("4+", 32, 1e-3), Stage("all", 40, 1e-4)),
 }
 
