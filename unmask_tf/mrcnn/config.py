@@ -188,7 +188,7 @@ class PhotosConfig(Config):
     IMAGE_MIN_DIM = 256
     IMAGE_MAX_DIM = 256
     TRAIN_ROIS_PER_IMAGE = 96
-    DETECTION_MIN_CONFIDENCE = 0.5
+    DETECTION_MIN_CONFIDENCE = 0.4
     DROP_EMPTY_ROIS = True
     OPTIMIZER = "adam"
     TRAIN_BN = False
