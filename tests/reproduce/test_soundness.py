@@ -147,10 +147,12 @@ def test_attacks_that_were_lengthened_are_counted():
     attacks.append(replace(attacks[1], key=replace(attacks[1].key, defence="um")))  # the same attacked images
     one_step = replace(record(3, attack="GradientSign"), iterations=1)
     assert longer_attacks([record(70, attack="none", epsilon=0), one_step, *attacks]) == (
-        "2 of 3 attacks had not converged after 20 gradient steps and were given up to 80"
+        "2 of 4 attacks had not converged after 20 gradient steps and were given up to 80"
     )
     assert longer_attacks([record(3), record(3, attack="pgd_l2")]) == ""
     assert longer_attacks([attacks[0], one_step]) == ""
+    assert longer_attacks([attacks[1]]).startswith("1 of 1 attacks had not converged after 20 ")
+    assert longer_attacks([record(3, profile="own")]) == longer_attacks([]) == ""
 
 
 def test_every_check_has_a_meaning():

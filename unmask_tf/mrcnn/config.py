@@ -19,7 +19,8 @@ class Config:
         RPN_FEATURES, MASK_FEATURES: channels of the RPN's shared convolution and of the mask head.
         OPTIMIZER: `sgd` (Matterport's) or `adam`.
         DROP_EMPTY_ROIS: leave boxes without area out of the detections; Matterport keeps them, one pixel large.
-        RANDOM_ZOOM: training sees a random part of each image, enlarged by up to this factor; None: the whole image.
+        RANDOM_ZOOM: a profile's training (`make train-k`) sees a random part of each image, enlarged by up to this
+            factor; None: the whole image. `MaskRCNN.train` has its argument `augmentation` instead.
         MIRRORED_CLASS_IDS: class index -> class index after a left-right flip (a mirrored image shows a car's other
             side); empty as released.
     """
@@ -101,7 +102,6 @@ class Config:
                 f"IMAGE_MAX_DIM is {self.IMAGE_MAX_DIM}, but the pyramid halves the image six times: "
                 "choose a multiple of 64, such as 128, 512 or 1024."
             )
-
         if self.RANDOM_ZOOM is not None and not self.RANDOM_ZOOM >= 1:
             raise InputError(f"RANDOM_ZOOM is {self.RANDOM_ZOOM}. Give a factor of 1 or more, or None.")
 

@@ -63,15 +63,15 @@ def warned_checks(records: Sequence[Record]) -> Names:
 
 
 def longer_attacks(records: Sequence[Record]) -> str:
-    """A sentence (without its full stop) on the attacks that were given more gradient steps than others, or nothing."""
-    # An attack of one step has no iterations that could be too few.
-    steps = [r.iterations for r in records if r.key.defence != "um" and (r.iterations or 0) > 1]
-    longer = [count for count in steps if count > min(steps)]
-    if not longer:
+    """A sentence (without its full stop) on the attacks given more gradient steps than their profile's, or nothing."""
+    attacks = [r for r in records if r.key.defence != "um" and r.iterations is not None]
+    profile = PROFILES.get(attacks[0].key.profile) if attacks else None
+    longer = [r.iterations for r in attacks if profile is not None and r.iterations > profile.attack.iterations]
+    if profile is None or not longer:
         return ""
     return (
-        f"{len(longer)} of {len(steps)} attacks had not converged after {min(steps)} gradient steps and were given "
-        f"up to {max(longer)}"
+        f"{len(longer)} of {len(attacks)} attacks had not converged after {profile.attack.iterations} gradient steps "
+        f"and were given up to {max(longer)}"
     )
 
 
