@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from nbclient import NotebookClient
 
-from unmask_tf.config import SyntheticConfig
+from unmask_tf.data.settings import SyntheticConfig
 from unmask_tf.data.synthetic import build_dataset
 from unmask_tf.reproduce import records
 from unmask_tf.reproduce.records import CellKey, Record

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from unmask_tf.classifiers import train as train_module
+from unmask_tf.classifiers.settings import ClassifierConfig
 from unmask_tf.classifiers.train import CoupledSGD, accuracy, predict_logits, train_classifier
-from unmask_tf.config import ClassifierConfig
 from unmask_tf.data.class_images import ImageSet
 from unmask_tf.errors import InputError
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unmask_tf.config import SyntheticConfig
 from unmask_tf.data import synthetic
 from unmask_tf.data.part_instances import read_part_instances
+from unmask_tf.data.settings import SyntheticConfig
 from unmask_tf.data.synthetic import CLASSES, build_dataset, class_scene, contact_sheet, draw_scene, parts_scene
 from unmask_tf.data.synthetic_scenes import DRAWERS, MIN_AREA, texture
 from unmask_tf.data.synthetic_shapes import BACKGROUND, Camera, Drawing, Placement, Raster, Shape, box, paint_object

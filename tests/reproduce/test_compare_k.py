@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from unmask_tf.cli import main
-from unmask_tf.config import PROFILES, SyntheticConfig
+from unmask_tf.config import PROFILES
+from unmask_tf.data.settings import SyntheticConfig
 from unmask_tf.data.synthetic import build_dataset
 from unmask_tf.errors import InputError
 from unmask_tf.reproduce import artefacts, compare_k

@@ -17,7 +17,8 @@ import pytest
 from fake_stages import FakeStages, make_run
 
 from unmask_tf.cli import main
-from unmask_tf.config import PROFILES, SyntheticConfig
+from unmask_tf.config import PROFILES
+from unmask_tf.data.settings import SyntheticConfig
 from unmask_tf.errors import InputError
 from unmask_tf.reproduce import artefacts, records, run, tables
 from unmask_tf.reproduce.published import read_published

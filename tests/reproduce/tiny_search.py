@@ -12,7 +12,9 @@ import numpy as np
 from fake_stages import CLASSES, _pause_before_rename, make_run
 from PIL import Image
 
-from unmask_tf.config import AdversarialTrainingConfig, AttackConfig, ClassifierConfig
+from unmask_tf.attacks.settings import AdversarialTrainingConfig
+from unmask_tf.classifiers.settings import ClassifierConfig
+from unmask_tf.config import AttackConfig
 from unmask_tf.reproduce.line_search import LineSearchConfig
 from unmask_tf.reproduce.line_search_run import run_line_search
 

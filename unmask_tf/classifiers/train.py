@@ -17,7 +17,7 @@ import numpy as np
 from tqdm import tqdm
 
 from unmask_tf.classifiers.checkpoint import TrainingState, assign, fingerprint, read_checkpoint, write_checkpoint
-from unmask_tf.config import ClassifierConfig
+from unmask_tf.classifiers.settings import ClassifierConfig
 from unmask_tf.data.class_images import ImageSet
 from unmask_tf.errors import InputError
 

@@ -17,9 +17,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
-from unmask_tf.config import SyntheticConfig
 from unmask_tf.data.masks import encode_mask, tight_box
 from unmask_tf.data.part_instances import PartImage, PartInstance, write_part_instances
+from unmask_tf.data.settings import SyntheticConfig
 from unmask_tf.data.synthetic_scenes import CLASSES, Scene, draw_scene
 from unmask_tf.data.synthetic_shapes import hsv
 from unmask_tf.errors import InputError

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from unmask_tf.config import AdversarialTrainingConfig, with_recipe
+from unmask_tf.attacks.settings import AdversarialTrainingConfig, with_recipe
 from unmask_tf.errors import InputError
 from unmask_tf.files import read_json, write_text
 from unmask_tf.reproduce.cells import CLASS_SET_ORDER, MODEL_ORDER, cell_order, order_of

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
-from unmask_tf.config import AdversarialTrainingConfig, with_recipe
+from unmask_tf.attacks.settings import AdversarialTrainingConfig, with_recipe
 from unmask_tf.data.class_images import ImageSet, load_class_images
 from unmask_tf.errors import InputError
 from unmask_tf.files import read_json, write_json

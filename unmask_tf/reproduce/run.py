@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from unmask_tf.config import AdversarialTrainingConfig
+from unmask_tf.attacks.settings import AdversarialTrainingConfig
 from unmask_tf.errors import InputError
 from unmask_tf.files import read_json, sha256, write_json
 from unmask_tf.reproduce import records
