@@ -89,6 +89,11 @@ def read_json(path: str | Path) -> Any:
         raise InputError(f"{path} cannot be read: {error.strerror or error}. Make it a readable file.") from error
 
 
+def sha256_of(content: bytes) -> str:
+    """Hex SHA-256 of some bytes."""
+    return hashlib.sha256(content).hexdigest()
+
+
 def sha256(path: str | Path) -> str:
     """Hex SHA-256 of a file's content."""
     digest = hashlib.sha256()
