@@ -1,4 +1,4 @@
-"""Frozen configuration: one `Profile` decides a whole run. Every random choice has its seed here.
+"""Frozen configuration: a `Profile` names what an experiment consists of. Every random choice has its seed here.
 
 Profiles: `mini` (embedded data, CS3a), `mini-full` (embedded data, all four class sets), `photos` (a user's
 photographs), `paper` (the released settings).
@@ -6,9 +6,8 @@ photographs), `paper` (the released settings).
 
 from __future__ import annotations
 
-import hashlib
-import json
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from unmask_tf.attacks.settings import AdversarialTrainingConfig
 from unmask_tf.classifiers.settings import ClassifierConfig
@@ -18,57 +17,59 @@ from unmask_tf.errors import InputError
 
 @dataclass(frozen=True, kw_only=True)
 class AttackConfig:
-    """The attack grid: four attacks at two strengths, untargeted.
+    """The attacks of the grid, untargeted.
 
     Attributes:
-        attacks: names among pgd_linf, pgd_l2, mia_linf, mia_l2.
-        epsilons_linf_255, epsilons_l2_255: budgets in units of 1/255.
+        attacks: names in `ATTACKS`.
+        epsilons_255: norm (`linf`, `l2`, `l1`) -> budgets in units of 1/255.
         preset: `released`, `written`, `eq1` or `strong` (see attacks/threat_models.py).
+        iterations: gradient steps of one run.
+        batch_size: images attacked together; it changes nothing.
+        seed: of random starts, which are drawn per image.
     """
 
     attacks: tuple[str, ...] = ("pgd_linf", "pgd_l2", "mia_linf", "mia_l2")
-    epsilons_linf_255: tuple[int, ...] = (8, 16)
-    epsilons_l2_255: tuple[int, ...] = (300, 600)
+    epsilons_255: Mapping[str, tuple[float, ...]] = field(default_factory=lambda: {"linf": (8, 16), "l2": (300, 600)})
     preset: str = "released"
     iterations: int = 20
     batch_size: int = 32
     seed: int = 7
 
-    def cells(self) -> tuple[tuple[str, int], ...]:
-        """(attack, epsilon_255) pairs in table order."""
-        return tuple(
-            (attack, epsilon)
-            for attack in self.attacks
-            for epsilon in (self.epsilons_linf_255 if attack.endswith("linf") else self.epsilons_l2_255)
-        )
-
 
 @dataclass(frozen=True, kw_only=True)
 class PartDetectorConfig:
-    """Which K a profile uses.
+    """Which part extractor a profile uses.
 
     Attributes:
+        extractor: name in `EXTRACTORS`.
         preset: name of a configuration in mrcnn/config.py.
         weights: file name inside mask_rcnn_weights/.
-        train_limit: most images K trains on (None: all).
+        initial: file that K's training starts from, in mask_rcnn_weights/ or in the data's weights/; None: none.
+        train_limit: at most this many images to train K on (None: all).
+        chunk: images of one step of extraction.
     """
 
+    extractor: str = "mask_rcnn"
     preset: str
     weights: str
+    initial: str | None = None
     train_limit: int | None = None
+    chunk: int = 512
 
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """Everything one run depends on.
+    """What an experiment consists of.
 
     Attributes:
         name: profile name; results go to results/<name>/.
         data: folder under dataset/ (or the user's folder, when DATA is given).
         synthetic: the embedded dataset's settings, or None where the data is the user's.
-        class_sets, architectures: the grid's rows.
-        detection_threshold: t of Algorithm 1, on d = 1 - similarity.
-        limit: most test images of a class set (None: all).
+        class_sets: empty: all that the data's taxonomy.json names.
+        architectures: names in `CLASSIFIERS`.
+        defences: names in `DEFENCES`; Table IV's columns.
+        adversarial_training: epochs, start and learning rate of adversarial training; a recipe gives its attack.
+        limit: at most this many test images of a class set (None: all).
     """
 
     name: str
@@ -76,17 +77,12 @@ class Profile:
     synthetic: SyntheticConfig | None = None
     class_sets: tuple[str, ...] = ("cs3a", "cs3b", "cs5a", "cs5b")
     architectures: tuple[str, ...] = ("resnet50", "densenet121")
+    defences: tuple[str, ...] = ("none", "at", "at_madry", "um", "algorithm1")
     classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
     adversarial_training: AdversarialTrainingConfig = field(default_factory=AdversarialTrainingConfig)
     attack: AttackConfig = field(default_factory=AttackConfig)
     part_detector: PartDetectorConfig
-    detection_threshold: float = 0.75
     limit: int | None = None
-
-    def hash(self) -> str:
-        """Twelve hex digits over every setting; stands in each record."""
-        text = json.dumps(asdict(self), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 _MINI = Profile(
@@ -113,7 +109,7 @@ PROFILES: dict[str, Profile] = {
     "photos": Profile(
         name="photos",
         data="photos",
-        class_sets=("photo3",),
+        class_sets=(),
         architectures=("mobilenet_v2",),
         classifier=ClassifierConfig(
             input_size=128,
@@ -124,12 +120,16 @@ PROFILES: dict[str, Profile] = {
             freeze_batch_norm=True,
         ),
         adversarial_training=AdversarialTrainingConfig(epochs=1, from_benign=True, learning_rate=5e-5),
-        part_detector=PartDetectorConfig(preset="photos", weights="unmask_k_photos.h5"),
+        part_detector=PartDetectorConfig(
+            preset="photos", weights="unmask_k_photos.h5", initial="mobilenet_v2_imagenet.weights.h5"
+        ),
     ),
     "paper": Profile(
         name="paper",
         data="unmask",
-        part_detector=PartDetectorConfig(preset="paper", weights="mask_rcnn_parts_0040.h5"),
+        part_detector=PartDetectorConfig(
+            preset="paper", weights="mask_rcnn_parts_0040.h5", initial="mask_rcnn_coco.h5"
+        ),
     ),
 }
 

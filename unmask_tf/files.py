@@ -6,8 +6,9 @@ import hashlib
 import json
 import os
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -101,3 +102,57 @@ def sha256(path: str | Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+class HashCache:
+    """SHA-256 of files, remembered by (path, size, mtime_ns, inode) in one JSON file.
+
+    A file that changed in the last two seconds is hashed each time: a second change could leave its times as they were.
+
+    Args:
+        path: the JSON file; it is read now, where it is there and whole, and written by `save`.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path, self._changed = Path(path), False
+        try:
+            self._known: dict[str, list[Any]] = json.loads(self.path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            self._known = {}
+
+    def sha256(self, path: str | Path) -> str:
+        """Hex SHA-256 of a file's content.
+
+        Raises:
+            InputError: the file is missing or cannot be read.
+        """
+        try:
+            status = os.stat(path)
+            name, state = os.path.abspath(path), [status.st_size, status.st_mtime_ns, status.st_ino]
+            known = self._known.get(name)
+            if known is not None and known[:-1] == state:
+                return known[-1]
+            value = sha256(path)
+        except OSError as error:
+            raise InputError(f"{path} cannot be read: {error.strerror or error}. Check the path.") from error
+        if time.time_ns() - status.st_mtime_ns > 2_000_000_000:
+            self._known[name], self._changed = [*state, value], True
+        return value
+
+    def save(self) -> None:
+        """Writes what was learned since."""
+        if self._changed:
+            write_text(self.path, json.dumps(self._known))
+            self._changed = False
+
+
+@contextmanager
+def locked(path: str | Path) -> Iterator[None]:
+    """Holds the lock file `path` alone; waits for others. Where the file system knows no locks, it does not wait."""
+    import fcntl
+
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w") as lock:
+        with suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

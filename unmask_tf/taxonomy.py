@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -111,11 +111,13 @@ class Taxonomy:
         parts: part names; position + 1 is K's class index.
         classes: class name -> expected part names (a row of V).
         class_sets: name -> class names, in the order that decides ties.
+        mirror: part -> the part that it becomes in a left-right mirrored image; the others keep their names.
     """
 
     parts: tuple[str, ...]
     classes: Mapping[str, tuple[str, ...]]
     class_sets: Mapping[str, tuple[str, ...]]
+    mirror: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.parts:
@@ -133,6 +135,11 @@ class Taxonomy:
             for member in members:
                 if member not in self.classes:
                     raise InputError(f"class set '{set_name}' names the class '{member}', which 'classes' lacks.")
+        for part, other in self.mirror.items():
+            if part not in self.parts or self.mirror.get(other) != part:
+                raise InputError(
+                    f"'mirror' turns '{part}' into '{other}', but both must be among 'parts' and each name the other."
+                )
 
     @staticmethod
     def _refuse_repeats(where: str, names: tuple[str, ...]) -> None:
@@ -177,11 +184,6 @@ class Taxonomy:
         unique = self.unique_parts(class_set)
         return 100.0 * len(self.shared_parts(class_set)) / len(unique) if unique else 0.0
 
-    def mirrored(self, part: str) -> str:
-        """The part's name in the left-right mirrored image."""
-        other = MIRRORED_PARTS.get(part, part)
-        return other if other in self.parts else part
-
     def to_json(self, path: str | Path) -> None:
         """Writes the taxonomy as taxonomy.json."""
         write_json(
@@ -190,6 +192,7 @@ class Taxonomy:
                 "parts": list(self.parts),
                 "classes": {name: list(parts) for name, parts in self.classes.items()},
                 "class_sets": {name: list(members) for name, members in self.class_sets.items()},
+                **({"mirror": dict(self.mirror)} if self.mirror else {}),
             },
         )
 
@@ -197,17 +200,23 @@ class Taxonomy:
     def from_json(cls, path: str | Path) -> Taxonomy:
         """Reads `{"parts": [...], "classes": {class: [parts]}, "class_sets": {name: [classes]}}`.
 
+        It may also hold `"mirror": {part: part}`; without it, the paper's vehicle and coach sides change places where
+        the taxonomy has them.
+
         Raises:
             InputError: the file is missing, not JSON, or inconsistent.
         """
         content = read_json(path)
         try:
+            parts = _names(content["parts"])
+            mirror = {part: other for part, other in MIRRORED_PARTS.items() if {part, other} <= set(parts)}
             return cls(
-                parts=_names(content["parts"]),
+                parts=parts,
                 classes={name: _names(parts) for name, parts in content["classes"].items()},
                 class_sets={name: _names(members) for name, members in content["class_sets"].items()},
+                mirror=dict(content.get("mirror", mirror)),
             )
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise InputError(
                 f"{path} lacks 'parts', 'classes' or 'class_sets' in the expected form: {error!r}."
             ) from error
@@ -226,4 +235,5 @@ UNMASK = Taxonomy(
     parts=PARTS,
     classes={name: tuple(parts.split()) for name, parts in _CLASS_PARTS.items()},
     class_sets={name: tuple(members.split()) for name, members in _CLASS_SETS.items()},
+    mirror=MIRRORED_PARTS,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,44 +34,64 @@ class ImageSet:
         return len(self.labels)
 
 
-def load_class_images(
-    root: str | Path, class_set: str, split: str, *, taxonomy: Taxonomy, size: int, limit: int | None = None
-) -> ImageSet:
-    """Loads one split of a class set from the first of these folders that exists:
+def list_class_images(
+    root: str | Path, class_set: str, split: str, *, taxonomy: Taxonomy, limit: int | None = None
+) -> tuple[str, ...]:
+    """Paths of one split of a class set, relative to `root` with forward slashes, by label, then by file name.
 
-    `<root>/classes/<split>/`, `<root>/<class_set>/<split>/` (either of the set's names: the released data calls cs3a
-    `cs3-1`), `<root>/<split>/`; each holds one folder per class. Folders of other classes are ignored.
+    They come from the first of these folders that exists: `<root>/classes/<split>/`, `<root>/<class_set>/<split>/`
+    (either of the set's names: the released data calls cs3a `cs3-1`), `<root>/<split>/`; each holds one folder per
+    class. Folders of other classes are ignored.
 
     Args:
         root: the data folder.
         class_set: a class set of the taxonomy; released names are accepted.
         split: `train`, `val` or `test`.
         taxonomy: names the set's classes.
-        size: side S of the images, pixels; see `resize_and_crop`.
-        limit: upper bound on N; each class keeps its first limit // classes files in sorted order.
+        limit: at most this many; each class keeps its first limit // classes files in sorted order.
 
     Raises:
-        InputError: `size` or `limit` is too small, a folder is missing or holds no image, or a file is damaged.
+        InputError: `limit` is too small, or a folder is missing or holds no image.
     """
     root = Path(root)
     classes = taxonomy.labels(class_set)
-    if size < 1:
-        raise InputError(f"the image size is {size}; it must be at least 1 pixel.")
     if limit is not None and limit < len(classes):
         raise InputError(f"limit is {limit}; keep at least one image for each of the {len(classes)} classes.")
     folder = _split_folder(root, class_set, split, classes)
     per_class = None if limit is None else limit // len(classes)
-    paths: list[Path] = []
-    labels: list[int] = []
-    for label, name in enumerate(classes):
-        members = _class_files(folder / name, classes)[:per_class]
-        paths += members
-        labels += [label] * len(members)
-    images = np.empty((len(paths), size, size, 3), np.uint8)
-    for i, path in enumerate(paths):
-        images[i] = resize_and_crop(read_image(path), size)
-    files = tuple(path.relative_to(root).as_posix() for path in paths)
-    return ImageSet(images, np.array(labels, np.int64), files, classes)
+    paths = [path for name in classes for path in _class_files(folder / name, classes)[:per_class]]
+    return tuple(path.relative_to(root).as_posix() for path in paths)
+
+
+def read_class_images(root: str | Path, names: Sequence[str], classes: Sequence[str], size: int) -> ImageSet:
+    """Reads images that `list_class_images` listed; an image's class is the name of its folder.
+
+    Args:
+        root: the data folder.
+        names: paths relative to it.
+        classes: class names in label order.
+        size: side S of the images, pixels; see `resize_and_crop`.
+
+    Raises:
+        InputError: `size` is too small, a folder is no class, or a file is damaged.
+    """
+    if size < 1:
+        raise InputError(f"the image size is {size}; it must be at least 1 pixel.")
+    images, labels = np.empty((len(names), size, size, 3), np.uint8), np.empty(len(names), np.int64)
+    for i, name in enumerate(names):
+        folder = Path(name).parent.name
+        if folder not in classes:
+            raise InputError(f"{Path(root) / name} lies in no folder of a class ({', '.join(classes)}).")
+        images[i], labels[i] = resize_and_crop(read_image(Path(root) / name), size), list(classes).index(folder)
+    return ImageSet(images, labels, tuple(names), tuple(classes))
+
+
+def load_class_images(
+    root: str | Path, class_set: str, split: str, *, taxonomy: Taxonomy, size: int, limit: int | None = None
+) -> ImageSet:
+    """`list_class_images`, then `read_class_images`; arguments and errors as there."""
+    names = list_class_images(root, class_set, split, taxonomy=taxonomy, limit=limit)
+    return read_class_images(root, names, taxonomy.labels(class_set), size)
 
 
 def resize_and_crop(image: np.ndarray, size: int) -> np.ndarray:

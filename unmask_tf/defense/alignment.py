@@ -194,6 +194,35 @@ def _checked(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.nda
     return scores, labels
 
 
+def benign_threshold(scores: np.ndarray, max_fpr: float) -> tuple[float, float]:
+    """The lowest threshold t at which `detect` flags at most a share `max_fpr` of benign images.
+
+    Args:
+        scores: distances d of benign images, float (N,) in [0, 1], N >= 1.
+        max_fpr: in [0, 1].
+
+    Returns:
+        t, halfway between the last score that passes and the first that is flagged, and the share of `scores` that it
+        flags. Where none may be flagged, t lies above every score, and at 1.0 or more.
+
+    Raises:
+        InputError: no scores, one that is not a number, or a rate outside [0, 1].
+    """
+    scores = np.asarray(scores, np.float64)
+    if not scores.size or not np.isfinite(scores).all():
+        raise InputError("a threshold needs the scores of at least one benign image, all of them numbers.")
+    if not 0 <= max_fpr <= 1:
+        raise InputError(f"max_fpr is {max_fpr}. Give a rate in [0, 1].")
+    levels = np.unique(scores)
+    rates = np.array([(scores >= level).mean() for level in levels])
+    allowed = np.flatnonzero(rates <= max_fpr + _ROUNDING)
+    if not len(allowed):
+        return float(max(levels[-1], 1.0) + 1e-6), 0.0
+    first = int(allowed[0])
+    below = levels[first - 1] if first else 2 * levels[0] - 1.0
+    return float((levels[first] + below) / 2), float(rates[first])
+
+
 def _counts(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Thresholds, descending from infinity, and the false and true positives of `score >= threshold` (int64)."""
     scores, labels = _checked(scores, labels)

@@ -45,7 +45,8 @@ class Header:
         nan_images: images whose attack gave NaN and was repaired.
         training: of the M that answers: `recipe` (none, released, madry), `epsilon_255`, `step`, `iterations`,
             `epochs`, `best_epoch`, `stopped`, `val_accuracy`, `val_attacked_accuracy` as far as they apply.
-        extractor: part extractor's name in `EXTRACTORS` and its weights' SHA-256, `name sha256`; empty without parts.
+        extractor: part extractor's name in `EXTRACTORS` and its weights' SHA-256 (or the key of their training), as
+            `name sha256`; empty without parts.
         threshold: `value`, `fpr` aimed at, `fpr_measured`, `split` and `n` that chose it; empty where none is used.
         accuracy_8bit: M's accuracy on the 8-bit form of the images; None where it was not measured.
         seeds, versions: name -> seed of each random choice; package -> version.

@@ -1,0 +1,261 @@
+"""The grid's steps (Table IV): trainings, attacks, parts and answers, each written down once.
+
+The other experiments (study, line search, comparison of two K's) are lists of the same steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from unmask_tf.attacks import ATTACKS, threat_model
+from unmask_tf.attacks.settings import AdversarialTrainingConfig, with_recipe
+from unmask_tf.defense.defences import DEFENCES, trust
+from unmask_tf.errors import InputError
+from unmask_tf.experiment.kinds import answer, attack, evaluate_k, extract, train_k, train_m
+from unmask_tf.experiment.setup import Run
+from unmask_tf.experiment.step import Files, Step
+from unmask_tf.mrcnn.config import mirrored_class_ids, preset
+from unmask_tf.mrcnn.schedules import SCHEDULES
+
+BENIGN = ("none", 0)
+
+
+class Grid:
+    """Makes the steps of a run; what is asked for twice is the same step.
+
+    Args:
+        run: the run.
+        k: instead of the run's K: its weights and settings, for the comparison of two.
+    """
+
+    def __init__(self, run: Run, k: tuple[Path, Mapping[str, Any]] | None = None) -> None:
+        self.run, self.profile, self._k = run, run.profile, k
+        for name in ("images", "model", "attacked", "parts", "answer", "train_k"):
+            setattr(self, name, lru_cache(maxsize=None)(getattr(self, name)))
+
+    @property
+    def cells(self) -> list[tuple[str, float]]:
+        """(attack, budget in 1/255) in the profile's order.
+
+        Raises:
+            InputError: an unknown attack, or one whose norm has no budgets.
+        """
+        found, settings = [], self.profile.attack
+        for name in settings.attacks:
+            if name not in ATTACKS:
+                raise InputError(f"unknown attack '{name}'. Choose one of: {', '.join(ATTACKS)}.")
+            norm = ATTACKS[name].norm.value
+            if norm not in settings.epsilons_255:
+                raise InputError(f"profile '{self.profile.name}' has no budgets for the norm {norm} of '{name}'.")
+            found += [(name, epsilon) for epsilon in settings.epsilons_255[norm]]
+        return found
+
+    @property
+    def setups(self) -> list[tuple[str, str]]:
+        """(class set, architecture) pairs."""
+        return [(c, a) for c in self.profile.class_sets for a in self.profile.architectures]
+
+    def images(self, class_set: str, split: str, limit: int | None = None) -> Files:
+        """A split's images; the profile's limit holds for the test split."""
+        return self.run.images(class_set, split, self.profile.limit if split == "test" else limit)
+
+    def model(self, class_set: str, architecture: str, recipe: str = "none", epsilon_255: float | None = None) -> Step:
+        """M's training: benign (`none`), or adversarial by a recipe; `epsilon_255` instead of the recipe's."""
+        config, adversarial = self.profile.classifier, None
+        inputs: dict[str, Any] = {split: self.images(class_set, split) for split in ("train", "val")}
+        if recipe != "none":
+            adversarial = self.adversarial(recipe, epsilon_255)
+        if adversarial is not None and adversarial.from_benign:
+            inputs["benign"] = self.model(class_set, architecture)
+        elif config.weights not in ("random", "imagenet"):
+            inputs["weights"] = Path(config.weights)
+        elif own := self.run.own_weights(f"{architecture}_imagenet.weights.h5"):
+            inputs["weights"] = own
+        settings = train_m.Settings(
+            architecture=architecture,
+            classes=self.run.taxonomy.labels(class_set),
+            classifier=replace(config, weights="file") if "weights" in inputs else config,
+            adversarial=adversarial,
+            recipe=recipe,
+        )
+        name = f"{class_set}_{architecture}_{recipe}" + ("" if epsilon_255 is None else f"_eps{epsilon_255:g}")
+        return Step("train_m", name, settings, inputs)
+
+    def adversarial(self, recipe: str, epsilon_255: float | None = None) -> AdversarialTrainingConfig:
+        """The profile's adversarial training by a recipe."""
+        return with_recipe(self.profile.adversarial_training, recipe, epsilon_255)
+
+    def attacked(
+        self, class_set: str, model: Step, name: str, epsilon_255: float, split: str, limit: int | None, kind: str
+    ) -> Step:
+        """Attacked images of a split; `kind` is the preset."""
+        config = self.profile.attack
+        settings = attack.Settings(
+            threat=threat_model(name, epsilon_255, preset=kind, iterations=config.iterations),
+            preset=kind,
+            architecture=model.settings.architecture,
+            classes=self.run.taxonomy.labels(class_set),
+            size=self.profile.classifier.input_size,
+            seed=config.seed,
+            batch_size=config.batch_size,
+        )
+        inputs = {"model": model, "images": self.images(class_set, split, limit)}
+        return Step("attack", f"{model.name}_{name}_{epsilon_255:g}_{kind}_{split}", settings, inputs)
+
+    def train_k(self) -> Step:
+        """K's training on the data's annotated images."""
+        detector, taxonomy = self.profile.part_detector, self.run.taxonomy
+        inputs: dict[str, Any] = {}
+        inputs["annotations"], inputs["images"] = self.run.part_images("train")
+        inputs["val_annotations"], inputs["val_images"] = self.run.part_images("val")
+        if detector.initial is not None and (initial := self.run.own_weights(detector.initial)):
+            inputs["initial"] = initial
+        settings = train_k.Settings(
+            config=self.k_config(MIRRORED_CLASS_IDS=mirrored_class_ids(taxonomy.parts, taxonomy.mirror)),
+            schedule=SCHEDULES[detector.preset],
+            parts=taxonomy.parts,
+            train_limit=detector.train_limit,
+        )
+        return Step("train_k", f"k_{self.run.data}", settings, inputs)
+
+    def k_config(self, **more: Any) -> Mapping[str, Any]:
+        """K's settings as plain values."""
+        if self._k is not None:
+            return self._k[1]
+        parts = len(self.run.taxonomy.parts)
+        return preset(self.profile.part_detector.preset, NUM_CLASSES=parts + 1, **more).to_dict()
+
+    def k_weights(self) -> Path | Step:
+        """The run's K: a file, or its training."""
+        given = self._k[0] if self._k is not None else self.run.k_weights
+        return given if given is not None else self.train_k()
+
+    def parts(self, class_set: str, images: Step | Files) -> tuple[Step, ...]:
+        """Parts seen in images, in chunks."""
+        detector = self.profile.part_detector
+        inputs: dict[str, Any] = {"images": images}
+        options: Mapping[str, Any] = {}
+        if detector.extractor == "mask_rcnn":
+            inputs["weights"], options = self.k_weights(), {"config": self.k_config()}
+        source = images.name if isinstance(images, Step) else f"{class_set}_{Path(images.names[0]).parts[-3]}"
+        count = len(images if isinstance(images, Files) else images.inputs["images"])
+        return tuple(
+            Step(
+                "extract",
+                f"{source}_{first}",
+                extract.Settings(
+                    extractor=detector.extractor,
+                    options=options,
+                    parts=self.run.taxonomy.parts,
+                    classes=self.run.taxonomy.labels(class_set),
+                    size=self.profile.classifier.input_size,
+                    first=first,
+                    last=min(first + detector.chunk, count),
+                ),
+                inputs,
+            )
+            for first in range(0, count, detector.chunk)
+        )
+
+    def answer(
+        self,
+        class_set: str,
+        architecture: str,
+        defence: str,
+        name: str,
+        epsilon_255: float,
+        *,
+        split: str = "test",
+        limit: int | None = None,
+        preset: str | None = None,
+        at_epsilon_255: float | None = None,
+    ) -> Step:
+        """One cell: a defence's answers to a split's images, attacked or (`none`, 0) benign.
+
+        Args:
+            class_set, architecture: M.
+            defence: name in `DEFENCES`.
+            name, epsilon_255: the attack and its budget in 1/255.
+            split, limit: whose images, and at most how many of a split that is not `test`.
+            preset: the attack's; None: the profile's.
+            at_epsilon_255: budget of adversarial training instead of the recipe's.
+
+        Raises:
+            InputError: unknown defence.
+        """
+        if defence not in DEFENCES:
+            raise InputError(f"unknown defence '{defence}'. Choose one of: {', '.join(DEFENCES)}.")
+        entry, taxonomy = DEFENCES[defence], self.run.taxonomy
+        model = self.model(class_set, architecture, entry.recipe, at_epsilon_255)
+        files = self.images(class_set, split, limit)
+        inputs: dict[str, Any] = {"files": files}
+        seen: Step | Files = files
+        if (name, epsilon_255) != BENIGN:
+            kind = preset or self.profile.attack.preset
+            seen = inputs["attack"] = self.attacked(class_set, model, name, epsilon_255, split, limit, kind)
+        plain = next((d for d, e in DEFENCES.items() if e.recipe == entry.recipe and e.answer is trust), defence)
+        if entry.classify or defence == plain:
+            inputs["model"] = model
+        else:
+            inputs["base"] = self.answer(
+                class_set, architecture, plain, name, epsilon_255, split=split, limit=limit, preset=preset
+            )
+        extractor = ""
+        if entry.parts:
+            chunks = self.parts(class_set, seen)
+            inputs |= {f"parts_{i:06d}": chunk for i, chunk in enumerate(chunks)}
+            extractor = chunks[0].settings.extractor
+        if entry.validation:
+            inputs["val_base"] = self.answer(class_set, architecture, plain, *BENIGN, split="val")
+            if entry.parts:
+                chunks = self.parts(class_set, self.images(class_set, "val"))
+                inputs |= {f"val_parts_{i:06d}": chunk for i, chunk in enumerate(chunks)}
+        settings = answer.Settings(
+            defence=defence,
+            class_set=class_set,
+            expected=tuple((m, tuple(sorted(taxonomy.expected(m)))) for m in taxonomy.members(class_set)),
+            parts=taxonomy.parts,
+            data=self.run.data,
+            split=split,
+            model=architecture,
+            attack=name,
+            epsilon_255=epsilon_255,
+            size=self.profile.classifier.input_size,
+            extractor=extractor,
+        )
+        return Step("answer", f"{class_set}_{architecture}_{defence}_{name}_{epsilon_255:g}_{split}", settings, inputs)
+
+    def answers(self) -> Iterator[Step]:
+        """Every cell of the grid, M by M: first what asks M, so that a worker loads each M once, then the parts."""
+        of_m = [d for d in self.profile.defences if not DEFENCES[d].parts] if _known(self.profile.defences) else []
+        rest = [d for d in self.profile.defences if d not in of_m]
+        for defences in (of_m, rest):
+            for class_set, architecture in self.setups:
+                for defence in defences:
+                    for name, epsilon in (BENIGN, *self.cells):
+                        yield self.answer(class_set, architecture, defence, name, epsilon)
+
+    def evaluate_k(self) -> Step | None:
+        """K's average precision on the test images; None where the data has no part annotations to score it on."""
+        if not (self.run.root / "parts_test.json").is_file() or self.profile.part_detector.extractor != "mask_rcnn":
+            return None
+        annotations, images = self.run.part_images("test")
+        settings = evaluate_k.Settings(config=self.k_config(), parts=self.run.taxonomy.parts, limit=self.profile.limit)
+        inputs = {"weights": self.k_weights(), "annotations": annotations, "images": images}
+        return Step("evaluate_k", f"k_{self.run.data}_test", settings, inputs)
+
+
+def _known(defences: Sequence[str]) -> bool:
+    """Refuses a defence that nobody defined.
+
+    Raises:
+        InputError: there is no such defence.
+    """
+    for name in defences:
+        if name not in DEFENCES:
+            raise InputError(f"unknown defence '{name}'. Choose one of: {', '.join(DEFENCES)}.")
+    return True

@@ -1,0 +1,95 @@
+"""Attacks M on its images and checks the attack (Section II-A)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from unmask_tf.attacks.threat_models import ThreatModel
+from unmask_tf.experiment.kinds.shared import forward_cost, load_m
+from unmask_tf.experiment.quiet import quiet_and_deterministic
+from unmask_tf.experiment.step import Files, Resources
+
+VERSION = 1
+SUFFIX = ".h5"
+FRESH = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What attacked images depend on besides M and the clean images.
+
+    Attributes:
+        threat: the attack and its effort, resolved from the preset.
+        preset: the preset's name, for reports.
+        architecture, classes, size: M's: its name, its class names in label order, its input's side.
+        seed: of random starts, which are drawn per image.
+        batch_size: images attacked together.
+    """
+
+    threat: ThreatModel
+    preset: str
+    architecture: str
+    classes: tuple[str, ...]
+    size: int
+    seed: int
+    batch_size: int
+
+
+def cost(settings: Settings, inputs: Mapping[str, Any]) -> float:
+    """In forward passes of a ResNet-50 on a 64x64 image."""
+    steps = settings.threat.iterations * settings.threat.restarts + 6
+    return len(inputs["images"]) * 2.5 * steps * forward_cost(settings.architecture, settings.size)
+
+
+def run(settings: Settings, inputs: Mapping[str, Any], output: Path, resources: Resources) -> dict[str, Any]:
+    """Inputs: `model` (a trained M) and `images`. Writes the attacked images in their float form."""
+    quiet_and_deterministic(settings.seed)
+    import numpy as np
+
+    from unmask_tf.attacks import Target
+    from unmask_tf.attacks.evidence import checked_attack
+    from unmask_tf.data.class_images import read_class_images
+
+    files: Files = inputs["images"]
+    clean = read_class_images(files.root, files.names, settings.classes, settings.size)
+    model = load_m(inputs["model"], settings.classes, resources, resources.input_keys["model"])
+    attacked = checked_attack(
+        Target(model),
+        clean.images.astype(np.float32) / np.float32(255),
+        clean.labels,
+        settings.threat,
+        seed=settings.seed,
+        ids=clean.files,
+        batch_size=settings.batch_size,
+        progress=resources.progress,
+    )
+    with h5py.File(output, "w") as file:
+        # Neighbouring bytes of one significance compress; the images come back bit by bit.
+        file.create_dataset(
+            "images",
+            data=attacked.images,
+            chunks=(1, *attacked.images.shape[1:]),
+            compression="gzip",
+            compression_opts=4,
+            shuffle=True,
+        )
+    fooled = float(np.mean(attacked.logits.argmax(axis=1) != clean.labels))
+    threat = {
+        **asdict(attacked.threat),
+        "norm": attacked.threat.norm.value,
+        "preset": settings.preset,
+        "knows": sorted(attacked.threat.spec.knows),
+        "iterations_asked": settings.threat.iterations,
+    }
+    return {
+        "threat": threat,
+        "checks": {**attacked.by_construction, **attacked.checks},
+        "nan_images": attacked.nan_images,
+        "seed": settings.seed,
+        "said": f"M is right on {1 - fooled:.0%}",
+    }
