@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,15 +17,27 @@ from unmask_tf.errors import InputError
 from unmask_tf.memory import keep_freed_memory
 
 if TYPE_CHECKING:
-    from unmask_tf.reproduce.artefacts import Run
+    from unmask_tf.experiment.setup import Run
+    from unmask_tf.experiment.step import Output, Step
 
 _OPTIONS = (
     click.option("--profile", default="mini", show_default=True, help=f"One of: {', '.join(PROFILES)}."),
     click.option("--data", type=click.Path(path_type=Path), help="Data folder; default: the profile's in dataset/."),
-    click.option("--limit", type=int, help="Most test images of a class set."),
+    click.option("--limit", type=int, help="At most this many test images of a class set."),
     click.option("--k-weights", type=click.Path(path_type=Path), help="Model K's weights; default: the profile's."),
     click.option("--results", type=click.Path(path_type=Path), help="Root of the results; default: results/."),
+    click.option("--class-sets", default="", help="Such as cs3a,cs5a; default: the profile's, or all of the data's."),
+    click.option("--architectures", default="", help="M's, such as resnet50; default: the profile's."),
+    click.option("--attacks", default="", help="Such as pgd_linf,mia_l2; default: the profile's."),
+    click.option("--defences", default="", help="Such as none,at,um; default: the profile's."),
+    click.option("--extractor", help="The part extractor; default: the profile's."),
+    click.option("--plugins", default="", help="Your modules, imported first, which add entries to the tables."),
+    click.option("--workers", type=int, default=1, show_default=True, help="Worker processes."),
+    click.option("--threads", type=int, help="Threads of each worker; default: the cores shared out."),
+    click.option("--ray", "ray_address", help="Run on Ray: auto, local, or an address."),
 )
+_HOW = ("plugins", "workers", "threads", "ray_address")
+_LISTS = ("class_sets", "architectures", "attacks", "defences")
 
 
 def _run_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -40,225 +52,229 @@ def cli() -> None:
     """UnMask: detect and undo adversarial attacks by the parts an image shows."""
 
 
-def _prepared(options: dict[str, Any], **more: Any) -> Run:
-    from unmask_tf.reproduce.artefacts import prepare
+def _prepared(options: dict[str, Any]) -> Run:
+    from unmask_tf.experiment.setup import prepare
+    from unmask_tf.experiment.step import import_plugins
 
-    return prepare(options.pop("profile"), **options, **more)
-
-
-def _folder(options: dict[str, Any], *enough: str) -> Path:
-    """results/<profile>: all that tables, figures and the comparison are made from; records or one of `enough`."""
-    from unmask_tf.config import profile
-    from unmask_tf.reproduce.artefacts import ROOT
-
-    folder = Path(options["results"] or ROOT / "results") / profile(options["profile"]).name
-    if not any((folder / name).is_dir() for name in ("records", *enough)):
-        raise InputError(
-            f"{folder} holds no records. Run `make evaluate PROFILE={options['profile']}` first, or name the root of "
-            "other results (--results)."
-        )
-    return folder
+    import_plugins(_names(options["plugins"]))
+    chosen = {name: _names(value) if name in _LISTS else value for name, value in options.items() if name not in _HOW}
+    return prepare(chosen.pop("profile"), **chosen)
 
 
-@cli.command()
-@_run_options
-def data(**options: Any) -> None:
-    """Draw the embedded dataset, or check the user's folder."""
-    from unmask_tf.data.class_images import load_class_images
+def _run(run: Run, options: dict[str, Any], steps: Sequence[Step]) -> dict[Step, Output]:
+    """Runs steps as the options say where."""
+    from unmask_tf.experiment.runner import InThisProcess, Workers
+    from unmask_tf.experiment.runner import run as run_steps
 
-    run = _prepared(options)
-    for class_set in run.profile.class_sets:
-        counts = []
-        for split in ("train", "val", "test"):
-            # One image a class is read, so that a missing or damaged folder is found now.
-            few = len(run.taxonomy.members(class_set))
-            load_class_images(run.data.root, class_set, split, taxonomy=run.taxonomy, size=32, limit=few)
-            counts.append(f"{run.count(split, class_set)} {split}")
-        click.echo(f"[data] {class_set} in {run.data.root}: {', '.join(counts)} images")
+    if options["ray_address"]:
+        from unmask_tf.experiment.ray_runner import RayCrew
 
-
-def _stage(name: str, text: str) -> None:
-    @cli.command(name, help=text)
-    @_run_options
-    def command(**options: Any) -> None:
-        from unmask_tf.reproduce.run import run_stages
-
-        run_stages(_prepared(options), name)
-
-
-_stage("train-m", "Train model M on every class set: benign, then adversarially.")
-_stage("attack", "Attack every M; keep the images and M's verdicts.")
-_stage("evaluate", "Extract parts with K, detect and defend; write one record per cell.")
-
-
-@cli.command("evaluate-k")
-@_run_options
-def evaluate_k(**options: Any) -> None:
-    """Model K's average precision on its test images, part by part."""
-    from unmask_tf.reproduce.part_table import part_table
-    from unmask_tf.reproduce.run import run_stages
-    from unmask_tf.reproduce.tables import read_model_k
-
-    run = _prepared(options)
-    run_stages(run, "evaluate-k")
-    content = read_model_k(run.folder)
-    if content is None:
-        click.echo(f"[evaluate-k] {run.data.root} has no parts_test.json to score K on")
+        crew: Any = RayCrew(options["ray_address"], options["threads"] or 1)
+    elif options["workers"] == 0:
+        crew = InThisProcess()
     else:
-        click.echo(part_table(content) + f"[evaluate-k] {run.folder / 'model_k.json'}")
-
-
-@cli.command("train-k")
-@_run_options
-def train_k(**options: Any) -> None:
-    """Train model K, unless the weights it would write are there.
-
-    Shipped weights are never replaced: for a profile that has them, the new ones go to results/PROFILE/models.
-    """
-    from dataclasses import replace
-
-    from unmask_tf.reproduce.artefacts import listed_sha256
-    from unmask_tf.reproduce.run import run_stages
-
-    own = options["k_weights"]
-    run = _prepared(options, need_k_weights=False)
-    if own is None and listed_sha256(run.k_weights) is not None:
-        run = replace(run, k_weights=run.folder / "models" / run.k_weights.name)
-    run_stages(run, "train-k")
-    click.echo(f"[train-k] {run.k_weights} (use others with K_WEIGHTS=file)")
-
-
-@cli.command("adversarial-training")
-@_run_options
-@click.option("--recipe", type=click.Choice(sorted(RECIPES)), default="released", show_default=True, help="Whose step.")
-@click.option("--epsilons", default="1,2,4,6,8,16", show_default=True, help="Budgets to compare, in 1/255.")
-@click.option("--epochs", type=int, help="Epochs of each training; default: the profile's.")
-@click.option("--images", type=int, help="Most validation images to attack; default: 60 of embedded data, else all.")
-@click.option("--class-sets", default="", help="Which of the profile's, such as cs3a,cs5a; default: all.")
-@click.option("--architectures", default="", help="Which of the profile's, such as resnet50; default: all.")
-@click.option("--keep-weights", is_flag=True, help="Keep every trained M beside its record.")
-def adversarial_training(
-    recipe: str,
-    epsilons: str,
-    epochs: int | None,
-    images: int | None,
-    class_sets: str,
-    architectures: str,
-    keep_weights: bool,
-    **options: Any,
-) -> None:
-    """Line search over adversarial training's epsilon, on validation images: Figures 2 and 3.
-
-    A limit is here the most training and the most validation images of a class set. Searches that a limit or another
-    number of epochs shortens stand beside the whole one, under their own names.
-    """
-    from unmask_tf.reproduce.line_search import LineSearchConfig
-
-    config = LineSearchConfig(
-        recipe=recipe,
-        epsilons_255=_numbers(epsilons),
-        class_sets=_names(class_sets),
-        architectures=_names(architectures),
-        epochs=epochs,
-        images=images,
-        keep_weights=keep_weights,
-    )
-    run = _prepared(options, need_k_weights=False)
-    from unmask_tf.reproduce.line_search_run import run_line_search
-
-    run_line_search(run, config)
-    for name in ("tables", "figures"):
-        _line_search(run.folder, name)
+        crew = Workers(options["workers"], options["threads"])
+    return run_steps(steps, run.folder, crew=crew, plugins=_names(options["plugins"]))
 
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-def _numbers(text: str) -> tuple[float, ...]:
+def _folder(options: dict[str, Any]) -> Path:
+    """results/<profile>."""
+    from unmask_tf.config import profile
+    from unmask_tf.experiment.setup import ROOT
+
+    return Path(options["results"] or ROOT / "results") / profile(options["profile"]).name
+
+
+@cli.command()
+@_run_options
+def data(**options: Any) -> None:
+    """Draw the embedded dataset, or check the user's folder."""
+    run = _prepared(options)
+    seen: dict[str, set[str]] = {split: set() for split in ("train", "val", "test")}
+    for class_set in run.profile.class_sets:
+        for split, names in seen.items():
+            files = run.images(class_set, split)
+            names.update(files.names)
+            click.echo(
+                f"[data] {class_set} {split}: {len(files)} images of {len(run.taxonomy.members(class_set))} classes"
+            )
+    counts = ", ".join(f"{len(names)} {split}" for split, names in seen.items())
+    click.echo(f"[data] {run.root}: {counts} images of M in all, each counted once")
+
+
+def _stage(name: str, text: str, steps: Callable[[Run], list[Step]]) -> None:
+    @cli.command(name, help=text)
+    @_run_options
+    def command(**options: Any) -> None:
+        run = _prepared(options)
+        _run(run, options, steps(run))
+
+
+def _trainings(run: Run) -> list[Step]:
+    from unmask_tf.experiment.grid import Grid
+
+    return Grid(run).trainings()
+
+
+def _attacks(run: Run) -> list[Step]:
+    from unmask_tf.experiment.grid import Grid
+
+    return [step.inputs["attack"] for step in Grid(run).answers() if "attack" in step.inputs]
+
+
+_stage("train-m", "Train model M on every class set: benign, then adversarially.", _trainings)
+_stage("attack", "Attack every M and check the attacks.", _attacks)
+
+
+@cli.command()
+@_run_options
+def evaluate(**options: Any) -> None:
+    """Train, attack, extract parts, and have every defence answer: the rows of Table IV."""
+    _evaluate(_prepared(options), options)
+
+
+def _evaluate(run: Run, options: dict[str, Any]) -> None:
+    from unmask_tf.experiment.grid import Grid
+    from unmask_tf.experiment.publish import publish, publish_k
+
+    grid = Grid(run)
+    answers, model_k = list(grid.answers()), grid.evaluate_k()
+    outputs = _run(run, options, [*answers, *([model_k] if model_k else [])])
+    publish(run.folder, "grid", answers, outputs)
+    if model_k is not None:
+        publish_k(run.folder, "model_k", outputs[model_k])
+
+
+@cli.command("evaluate-k")
+@_run_options
+def evaluate_k(**options: Any) -> None:
+    """Model K's average precision on its test images, part by part."""
+    from unmask_tf.experiment.grid import Grid
+    from unmask_tf.experiment.publish import publish_k
+    from unmask_tf.files import read_json
+    from unmask_tf.report.part_table import part_table
+
+    run = _prepared(options)
+    step = Grid(run).evaluate_k()
+    if step is None:
+        click.echo(f"[evaluate-k] {run.root} has no parts_test.json to score K on")
+        return
+    output = _run(run, options, [step])[step]
+    publish_k(run.folder, "model_k", output)
+    click.echo(part_table(read_json(output.path)) + f"[evaluate-k] {run.folder / 'rows' / 'model_k.json'}")
+
+
+@cli.command("train-k")
+@_run_options
+def train_k(**options: Any) -> None:
+    """Train model K on the data, beside any shipped weights, which are never replaced.
+
+    With --k-weights, the new weights and their log are also copied there.
+    """
+    from unmask_tf.experiment.grid import Grid
+    from unmask_tf.experiment.setup import listed_sha256
+    from unmask_tf.files import write_bytes, write_json
+
+    target = options.pop("k_weights")
+    if target is not None and listed_sha256(target) is not None:
+        raise InputError(f"{target} is a shipped file, which no training may replace. Give another place.")
+    run = _prepared(options | {"k_weights": None})
+    step = Grid(run).train_k()
+    output = _run(run, options, [step])[step]
+    path = output.path
+    if target is not None:
+        write_bytes(target, path.read_bytes())
+        path = target
+    write_json(path.with_suffix(".log.json"), output.header()["info"]["log"])
+    click.echo(f"[train-k] {path} (use it with K_WEIGHTS=file)")
+
+
+@cli.command("adversarial-training")
+@_run_options
+@click.option("--recipe", type=click.Choice(sorted(RECIPES)), default="released", show_default=True, help="Whose step.")
+@click.option("--epsilons", default="1,2,4,6,8,16", show_default=True, help="Budgets to compare, in 1/255.")
+@click.option("--epochs", type=int, help="Epochs of each training, at most; default: the profile's.")
+@click.option("--images", type=int, help="At most this many validation images to attack; default: 60 if embedded.")
+def adversarial_training(recipe: str, epsilons: str, epochs: int | None, images: int | None, **options: Any) -> None:
+    """Line search over adversarial training's epsilon, on validation images: Figures 2 and 3."""
+    from unmask_tf.experiment.line_search import line_search
+    from unmask_tf.experiment.publish import publish
+    from unmask_tf.report.page import write_figures, write_tables
+
+    run = _prepared(options)
     try:
-        return tuple(float(name) for name in _names(text))
+        budgets = [float(name) for name in _names(epsilons)]
     except ValueError as error:
-        raise InputError(f"the epsilons to compare are '{text}'. Give numbers, such as 1,2,4.") from error
+        raise InputError(f"the epsilons to compare are '{epsilons}'. Give numbers, such as 1,2,4.") from error
+    steps = line_search(run, recipe, budgets, epochs, images)
+    publish(run.folder, f"line_search_{recipe}", steps, _run(run, options, steps))
+    _tell("adversarial-training", [*write_tables(run.folder), *write_figures(run.folder)])
 
 
-def _line_search(folder: Path, name: str) -> bool:
-    """Renders `tables` or `figures` of every line search in the folder; returns whether there is one."""
-    from unmask_tf.reproduce.figures import write_line_search_figures
-    from unmask_tf.reproduce.line_search import read_searches
-    from unmask_tf.reproduce.line_search_tables import stem, write_line_search_tables
-    from unmask_tf.reproduce.published import read_published
-    from unmask_tf.reproduce.run import render_once
+@cli.command()
+@_run_options
+def study(**options: Any) -> None:
+    """M's accuracy under the four presets of the attacks: where the paper's numbers come from."""
+    from unmask_tf.experiment.publish import publish
+    from unmask_tf.experiment.study import study as steps_of
+    from unmask_tf.report.study import write_study
 
-    write, kinds = {
-        "tables": (write_line_search_tables, {"line_search": ".md"}),
-        "figures": (write_line_search_figures, {"figure2": ".png", "figure3": ".png"}),
-    }[name]
-    files = [stem(kind, variant) + kinds[kind] for variant in read_searches(folder) for kind in kinds]
-    if files:
-        rendered = render_once(folder, f"line-search-{name}", files, lambda: write(folder, read_published()))
-        for file in files:
-            _tell(name, folder / file, rendered)
-    return bool(files)
+    run = _prepared(options)
+    steps = steps_of(run)
+    publish(run.folder, "study", steps, _run(run, options, steps))
+    path = write_study(run.folder)
+    click.echo(path.read_text(encoding="utf-8") + f"[study] {path}")
 
 
 @cli.command()
 @_run_options
 def tables(**options: Any) -> None:
-    """Table IV, the AUCs and Tables II and III, and the line search's table, from the records."""
-    folder = _folder(options)
-    from unmask_tf.reproduce.artefacts import read_taxonomy
-    from unmask_tf.reproduce.published import read_published
-    from unmask_tf.reproduce.records import read_all
-    from unmask_tf.reproduce.run import render_once
-    from unmask_tf.reproduce.tables import write_tables
+    """Tables II, III and IV, the AUCs, and the line search's table, from the rows."""
+    from unmask_tf.report.page import write_tables
 
-    def render() -> None:
-        write_tables(read_all(folder / "records"), folder, read_taxonomy(folder), read_published())
-
-    _tell("tables", folder / "table4.md", render_once(folder, "tables", ("table4.csv", "auc.csv"), render))
-    _line_search(folder, "tables")
+    _tell("tables", write_tables(_folder(options)))
 
 
 @cli.command()
 @_run_options
 def figures(**options: Any) -> None:
-    """Figures 2 to 5, from the records."""
-    folder = _folder(options, "line_search")
-    from unmask_tf.reproduce.figures import write_figures
-    from unmask_tf.reproduce.published import read_published
-    from unmask_tf.reproduce.records import read_all
-    from unmask_tf.reproduce.run import render_once
+    """Figures 2 to 5, from the rows."""
+    from unmask_tf.report.page import write_figures
 
-    def render() -> None:
-        write_figures(read_all(folder / "records"), folder, read_published())
-
-    if not _line_search(folder, "figures"):
-        click.echo(f"[figures] 2 and 3 are not there yet: make adversarial-training PROFILE={folder.name}")
-    if (folder / "records").is_dir():
-        _tell("figures", folder / "figure4.png", render_once(folder, "figures", ("figure4.png",), render))
-    else:
-        click.echo(f"[figures] 4 and 5 are not there yet: make evaluate PROFILE={folder.name}")
+    _tell("figures", write_figures(_folder(options)))
 
 
-def _tell(name: str, path: Path, rendered: bool) -> None:
-    click.echo(f"[{name}] {path}" + ("" if rendered else " is up to date"))
+def _tell(name: str, paths: Sequence[Path]) -> None:
+    for path in paths:
+        click.echo(f"[{name}] {path}")
 
 
 @cli.command()
 @_run_options
 def report(**options: Any) -> None:
-    """Tables, figures, report.md and the summary, from the records."""
-    _report(_folder(options), None)
+    """Tables, figures, report.md and the summary, from the rows."""
+    _report(_folder(options))
 
 
-def _report(folder: Path, config_hash: str | None) -> None:
-    from unmask_tf.reproduce.artefacts import read_taxonomy
-    from unmask_tf.reproduce.published import read_published
-    from unmask_tf.reproduce.report import report_run
+def _report(folder: Path) -> None:
+    from unmask_tf.report.page import write_report
+    from unmask_tf.report.summary import summary
 
-    path = report_run(folder, read_taxonomy(folder), read_published(), config_hash)
-    click.echo(f"\nThe whole report, with figures: {path}")
+    path = write_report(folder)
+    click.echo(summary(folder) + f"\nThe whole report, with figures: {path}")
+
+
+@cli.command()
+@_run_options
+def reproduce(**options: Any) -> None:
+    """Everything, from the data to the summary beside the paper's numbers."""
+    run = _prepared(options)
+    _evaluate(run, options)
+    _report(run.folder)
 
 
 @cli.command()
@@ -270,60 +286,35 @@ def compare(ours: Path | None, canvas: int | None, **options: Any) -> None:
 
     With --k-weights instead: that K (such as the released one) beside ours, on the same test images.
     """
-    if options["k_weights"] is not None:
-        run = _prepared(options)
-        from unmask_tf.reproduce.compare_k import compare_k
-        from unmask_tf.reproduce.stages import import_quietly
+    from unmask_tf.report import compare as rendering
 
-        import_quietly()
-        compare_k(run, ours, canvas)
-        click.echo(f"\n[compare] {run.folder / 'compare_k.md'}")
+    given = options["k_weights"]
+    if given is None:
+        if ours is not None or canvas is not None:
+            raise InputError("--ours and --canvas need the K to compare with: --k-weights file (make: K_WEIGHTS=file).")
+        click.echo(rendering.compare(_folder(options)))
         return
-    if ours is not None or canvas is not None:
-        raise InputError("--ours and --canvas need the K to compare with: --k-weights file (make: K_WEIGHTS=file).")
-    folder = _folder(options)
-    from unmask_tf.reproduce.compare import compare_run
-    from unmask_tf.reproduce.published import read_published
+    from unmask_tf.experiment.compare import compare_k
+    from unmask_tf.experiment.publish import publish, publish_k
+    from unmask_tf.report.compare_k import compare_k as render
 
-    compare_run(folder, read_published())
-
-
-@cli.command()
-@_run_options
-def reproduce(**options: Any) -> None:
-    """Everything, from the data to the summary beside the paper's numbers."""
-    from unmask_tf.reproduce.run import run_stages
-
-    run = _prepared(options)
-    run_stages(run, "reproduce")
-    _report(run.folder, run.config_hash)
+    run = _prepared(options | {"k_weights": None})
+    answers, evaluations = compare_k(run, given, ours, canvas)
+    outputs = _run(run, options, [*answers, *evaluations])
+    publish(run.folder, "compare_k", answers, outputs)
+    for name, step in zip(("model_k_given", "model_k"), evaluations, strict=False):
+        publish_k(run.folder, name, outputs[step])
+    click.echo(render(run.folder))
 
 
 @cli.command()
-@_run_options
-def study(**options: Any) -> None:
-    """M's accuracy under the four presets of the attacks: where the paper's numbers come from."""
-    from unmask_tf.reproduce.published import read_published
-    from unmask_tf.reproduce.study import run_study
+@click.option("--other-results", is_flag=True, help="Accept kinds whose VERSION was raised.")
+@click.option("--same-results", is_flag=True, help="Accept changed code after the tiny grid gave the same rows.")
+def versions(other_results: bool, same_results: bool) -> None:
+    """Compare the code of each kind of step with the lock, and update the lock."""
+    from unmask_tf.experiment import fingerprint
 
-    click.echo(f"[study] {run_study(_prepared(options, need_k_weights=False), read_published())}")
-
-
-@cli.command()
-@_run_options
-def bench(**options: Any) -> None:
-    """Time K, M and an attack step on this machine, with random images."""
-    from unmask_tf.config import profile
-    from unmask_tf.reproduce.artefacts import ROOT, WEIGHTS_FOLDER, read_taxonomy
-    from unmask_tf.reproduce.bench import benchmark
-
-    settings = profile(options["profile"])
-    weights = options["k_weights"] or WEIGHTS_FOLDER / settings.part_detector.weights
-    taxonomy = read_taxonomy(Path(options["data"] or ROOT / "dataset" / settings.data))
-    path = Path(options["results"] or ROOT / "results") / settings.name / "bench.json"
-    for name, value in benchmark(settings, weights, taxonomy, path)["images_per_second"].items():
-        click.echo(f"[bench] {name}: {value:g} images/s")
-    click.echo(f"[bench] {path}")
+    click.echo(fingerprint.update(other_results=other_results, same_results=same_results))
 
 
 @cli.command("contact-sheet")
@@ -331,7 +322,7 @@ def bench(**options: Any) -> None:
 def contact_sheet(out: Path | None) -> None:
     """Redraw the overview of the embedded dataset."""
     from unmask_tf.data.synthetic import contact_sheet as draw
-    from unmask_tf.reproduce.artefacts import ROOT
+    from unmask_tf.experiment.setup import ROOT
 
     path = out or ROOT / "docs" / "contact_sheet.png"
     draw(path)
@@ -339,7 +330,7 @@ def contact_sheet(out: Path | None) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs a command; returns the exit code: 0, 2 for input a user can mend, 130 when interrupted."""
+    """Runs a command; returns the exit code: 0, 2 for input a user can fix, 130 when interrupted."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     keep_freed_memory()
     try:

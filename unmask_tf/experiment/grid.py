@@ -5,7 +5,7 @@ The other experiments (study, line search, comparison of two K's) are lists of t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 
 from unmask_tf.attacks import ATTACKS, threat_model
 from unmask_tf.attacks.settings import AdversarialTrainingConfig, with_recipe
-from unmask_tf.defense.defences import DEFENCES, trust
+from unmask_tf.defense.defences import DEFENCES, Defence, trust
 from unmask_tf.errors import InputError
 from unmask_tf.experiment.kinds import answer, attack, evaluate_k, extract, train_k, train_m
 from unmask_tf.experiment.setup import Run
@@ -187,31 +187,29 @@ class Grid:
         Raises:
             InputError: unknown defence.
         """
-        if defence not in DEFENCES:
-            raise InputError(f"unknown defence '{defence}'. Choose one of: {', '.join(DEFENCES)}.")
-        entry, taxonomy = DEFENCES[defence], self.run.taxonomy
-        model = self.model(class_set, architecture, entry.recipe, at_epsilon_255)
+        needs, taxonomy = entry(defence), self.run.taxonomy
+        model = self.model(class_set, architecture, needs.recipe, at_epsilon_255)
         files = self.images(class_set, split, limit)
         inputs: dict[str, Any] = {"files": files}
         seen: Step | Files = files
         if (name, epsilon_255) != BENIGN:
             kind = preset or self.profile.attack.preset
             seen = inputs["attack"] = self.attacked(class_set, model, name, epsilon_255, split, limit, kind)
-        plain = next((d for d, e in DEFENCES.items() if e.recipe == entry.recipe and e.answer is trust), defence)
-        if entry.classify or defence == plain:
+        plain = next((d for d, e in DEFENCES.items() if e.recipe == needs.recipe and e.answer is trust), defence)
+        if needs.classify or defence == plain:
             inputs["model"] = model
         else:
             inputs["base"] = self.answer(
                 class_set, architecture, plain, name, epsilon_255, split=split, limit=limit, preset=preset
             )
         extractor = ""
-        if entry.parts:
+        if needs.parts:
             chunks = self.parts(class_set, seen)
             inputs |= {f"parts_{i:06d}": chunk for i, chunk in enumerate(chunks)}
             extractor = chunks[0].settings.extractor
-        if entry.validation:
+        if needs.validation:
             inputs["val_base"] = self.answer(class_set, architecture, plain, *BENIGN, split="val")
-            if entry.parts:
+            if needs.parts:
                 chunks = self.parts(class_set, self.images(class_set, "val"))
                 inputs |= {f"val_parts_{i:06d}": chunk for i, chunk in enumerate(chunks)}
         settings = answer.Settings(
@@ -231,13 +229,18 @@ class Grid:
 
     def answers(self) -> Iterator[Step]:
         """Every cell of the grid, M by M: first what asks M, so that a worker loads each M once, then the parts."""
-        of_m = [d for d in self.profile.defences if not DEFENCES[d].parts] if _known(self.profile.defences) else []
+        of_m = [d for d in self.profile.defences if not entry(d).parts]
         rest = [d for d in self.profile.defences if d not in of_m]
         for defences in (of_m, rest):
             for class_set, architecture in self.setups:
                 for defence in defences:
                     for name, epsilon in (BENIGN, *self.cells):
                         yield self.answer(class_set, architecture, defence, name, epsilon)
+
+    def trainings(self) -> list[Step]:
+        """M's trainings that the profile's defences stand on."""
+        recipes = dict.fromkeys(entry(name).recipe for name in self.profile.defences)
+        return [self.model(*setup, recipe) for setup in self.setups for recipe in recipes]
 
     def evaluate_k(self) -> Step | None:
         """K's average precision on the test images; None where the data has no part annotations to score it on."""
@@ -249,13 +252,12 @@ class Grid:
         return Step("evaluate_k", f"k_{self.run.data}_test", settings, inputs)
 
 
-def _known(defences: Sequence[str]) -> bool:
-    """Refuses a defence that nobody defined.
+def entry(defence: str) -> Defence:
+    """A defence's entry in `DEFENCES`.
 
     Raises:
-        InputError: there is no such defence.
+        InputError: there is none.
     """
-    for name in defences:
-        if name not in DEFENCES:
-            raise InputError(f"unknown defence '{name}'. Choose one of: {', '.join(DEFENCES)}.")
-    return True
+    if defence not in DEFENCES:
+        raise InputError(f"unknown defence '{defence}'. Choose one of: {', '.join(DEFENCES)}.")
+    return DEFENCES[defence]

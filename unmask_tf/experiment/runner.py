@@ -1,7 +1,7 @@
 """Runs steps: each after those it reads, none that is done; in this process, in worker processes, or as Ray tasks.
 
-Where a step runs changes nothing of its output; but sums of floats may depend on the number of threads, so that runs are
-compared at the same number of threads a worker.
+Where a step runs changes nothing of its output; but sums of floats may depend on the number of threads, so that runs
+are compared at the same number of threads a worker.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     key = sha256(kind, VERSION, settings, {input: key of its step, or SHA-256 of its files})
 
 A kind is a module of `experiment/kinds/` with `VERSION`, a frozen dataclass `Settings`, `SUFFIX` of its output, `FRESH`
-(it wants a process of its own, as a training does), `cost(settings, inputs)` and
+(it wants a process that has trained nothing yet), `GPU` (it gains by one), `cost(settings, inputs)` and
 `run(settings, inputs, output, resources) -> info`: a pure function from files to one file that reads nothing but its
 settings and inputs. Beside the output lies its header, written last: `<name>-<key[:12]>.header.json`.
 """

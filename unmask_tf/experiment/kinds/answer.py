@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 VERSION = 1
 SUFFIX = ".csv"
 FRESH = False
+GPU = False
 
 
 @dataclass(frozen=True, kw_only=True)

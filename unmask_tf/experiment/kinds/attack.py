@@ -17,6 +17,7 @@ from unmask_tf.experiment.step import Files, Resources
 VERSION = 1
 SUFFIX = ".h5"
 FRESH = False
+GPU = True
 
 
 @dataclass(frozen=True, kw_only=True)

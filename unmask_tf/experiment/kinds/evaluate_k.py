@@ -15,6 +15,7 @@ from unmask_tf.files import write_json
 VERSION = 1
 SUFFIX = ".json"
 FRESH = False
+GPU = True
 
 
 @dataclass(frozen=True, kw_only=True)

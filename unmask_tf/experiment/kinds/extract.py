@@ -15,6 +15,7 @@ from unmask_tf.files import read_json, write_json
 VERSION = 1
 SUFFIX = ".json"
 FRESH = False
+GPU = True
 _AT_ONCE = 32  # images between two signs of progress
 
 

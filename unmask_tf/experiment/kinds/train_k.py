@@ -14,6 +14,7 @@ from unmask_tf.experiment.step import Resources
 VERSION = 1
 SUFFIX = ".h5"
 FRESH = True
+GPU = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ from unmask_tf.experiment.step import Output, Resources
 VERSION = 1
 SUFFIX = ".weights.h5"
 FRESH = True
+GPU = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,61 @@
+"""Line search over adversarial training's epsilon on validation images (Section IV-A, Figures 2 and 3)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from unmask_tf.defense.defences import DEFENCES
+from unmask_tf.errors import InputError
+from unmask_tf.experiment.grid import BENIGN, Grid
+from unmask_tf.experiment.setup import Run
+from unmask_tf.experiment.step import Step
+
+EPSILONS_255 = (1.0, 2.0, 4.0, 6.0, 8.0, 16.0)
+"""The paper's."""
+_IMAGES = 60
+"""Validation images attacked of the embedded data: eight attacks on each of twelve M would outlast their trainings."""
+
+
+def line_search(
+    run: Run,
+    recipe: str = "released",
+    epsilons_255: Sequence[float] = EPSILONS_255,
+    epochs: int | None = None,
+    images: int | None = None,
+) -> list[Step]:
+    """M's answers to validation images after adversarial training with each budget. No test image is read.
+
+    Args:
+        run: the run.
+        recipe: a name in `RECIPES`.
+        epsilons_255: Linf budgets of the training attack, units of 1/255.
+        epochs: of each training, at most; None: the profile's.
+        images: at most this many validation images of a class set to attack; None: 60 of embedded data, else all. The
+            epoch to keep is chosen on all of them.
+
+    Raises:
+        InputError: no epsilon, one that is not positive or given twice, or fewer than one epoch or image.
+    """
+    positive = all(math.isfinite(epsilon) and epsilon > 0 for epsilon in epsilons_255)
+    if not epsilons_255 or not positive or len(set(epsilons_255)) < len(epsilons_255):
+        shown = ", ".join(f"{e:g}" for e in epsilons_255)
+        raise InputError(f"the epsilons to compare are '{shown}'. Give different positive numbers, such as 1,2,4.")
+    for name, value in (("epochs", epochs), ("images", images)):
+        if value is not None and value < 1:
+            raise InputError(f"{name} is {value}. Give 1 or more.")
+    if images is None and run.profile.synthetic is not None:
+        images = _IMAGES
+    if epochs is not None:
+        training = replace(run.profile.adversarial_training, epochs=epochs)
+        run = replace(run, profile=replace(run.profile, adversarial_training=training))
+    grid, defence = Grid(run), next(name for name, entry in DEFENCES.items() if entry.recipe == recipe)
+    return [
+        grid.answer(
+            class_set, architecture, defence, name, budget, split="val", limit=images, at_epsilon_255=float(epsilon)
+        )
+        for class_set, architecture in grid.setups
+        for epsilon in epsilons_255
+        for name, budget in (BENIGN, *grid.cells)
+    ]

@@ -1,0 +1,27 @@
+"""Collects the rows of finished steps where reports read them: results/<profile>/rows/."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from unmask_tf.experiment.kinds.answer import read_rows
+from unmask_tf.experiment.rows import write_bundle
+from unmask_tf.experiment.step import Output, Step
+from unmask_tf.files import read_json, write_json
+
+FOLDER = "rows"
+
+
+def publish(folder: Path, name: str, steps: Sequence[Step], outputs: Mapping[Step, Output]) -> None:
+    """Writes the rows of some answers as the bundle `name`.
+
+    Raises:
+        InputError: an output is damaged, or the folder cannot be written.
+    """
+    write_bundle(folder / FOLDER, name, [read_rows(outputs[step]) for step in steps])
+
+
+def publish_k(folder: Path, name: str, output: Output) -> None:
+    """Writes K's evaluation as `<name>.json`."""
+    write_json(folder / FOLDER / f"{name}.json", read_json(output.path))
