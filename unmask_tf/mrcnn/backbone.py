@@ -11,7 +11,6 @@ from typing import Any
 import keras
 from keras import layers, ops
 
-from unmask_tf.errors import InputError
 from unmask_tf.mrcnn.config import Config
 
 # blocks of stages 2..5, and the bottleneck width of stage 2 (it doubles from stage to stage)
@@ -23,6 +22,7 @@ RESNETS = {
 _MOBILENET_STAGES = ("block_3_expand_relu", "block_6_expand_relu", "block_13_expand_relu", "out_relu")
 
 
+@keras.saving.register_keras_serializable(package="unmask_tf")
 class BatchNorm(layers.BatchNormalization):
     """Matterport's batch normalisation: `train_bn` None follows the mode, False uses the moving statistics always.
 
@@ -31,14 +31,18 @@ class BatchNorm(layers.BatchNormalization):
     """
 
     def __init__(self, train_bn: bool | None, **kwargs: Any) -> None:
-        super().__init__(epsilon=1e-3, **kwargs)
+        super().__init__(**{"epsilon": 1e-3, **kwargs})
         self.train_bn = train_bn
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
         return super().call(inputs, training=training if self.train_bn is None else self.train_bn, mask=mask)
 
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "train_bn": self.train_bn}
 
-class _InferenceModel(keras.Model):
+
+@keras.saving.register_keras_serializable(package="unmask_tf")
+class InferenceModel(keras.Model):
     """A functional model that always runs in inference mode."""
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
@@ -83,7 +87,7 @@ def mobilenet_v2(image: Any, config: Config) -> list[Any]:
     pixels = (image + ops.convert_to_tensor(config.MEAN_PIXEL, "float32")) / 127.5 - 1.0
     base = keras.applications.MobileNetV2(include_top=False, weights=None, input_shape=tuple(image.shape[1:]))
     outputs = [base.get_layer(name).output for name in _MOBILENET_STAGES]
-    return list(_InferenceModel(base.input, outputs, name="mobilenet_v2")(pixels))
+    return list(InferenceModel(base.input, outputs, name="mobilenet_v2")(pixels))
 
 
 def build_backbone(image: Any, config: Config) -> list[Any]:
@@ -94,7 +98,7 @@ def build_backbone(image: Any, config: Config) -> list[Any]:
         return resnet(image, config.BACKBONE, config.TRAIN_BN)
     if config.BACKBONE == "mobilenet_v2":
         return mobilenet_v2(image, config)
-    raise InputError(f"unknown BACKBONE '{config.BACKBONE}'. Choose one of: {', '.join(RESNETS)}, mobilenet_v2.")
+    raise ValueError(f"unknown BACKBONE '{config.BACKBONE}'. Choose one of: {', '.join(RESNETS)}, mobilenet_v2.")
 
 
 def feature_pyramid(stages: list[Any], channels: int) -> list[Any]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-
-from unmask_tf.errors import InputError
 
 
 class Config:
@@ -19,8 +18,8 @@ class Config:
         RPN_FEATURES, MASK_FEATURES: channels of the RPN's shared convolution and of the mask head.
         OPTIMIZER: `sgd` (Matterport's) or `adam`.
         DROP_EMPTY_ROIS: leave boxes without area out of the detections; Matterport keeps them, one pixel large.
-        RANDOM_ZOOM: a profile's training (`make train-k`) sees a random part of each image, enlarged by up to this
-            factor; None: the whole image. `MaskRCNN.train` has its argument `augmentation` instead.
+        RANDOM_ZOOM: `train_parts` shows a random part of each image, enlarged by up to this factor; None: the whole
+            image. `MaskRCNN.train` has its argument `augmentation` instead.
         MIRRORED_CLASS_IDS: class index -> class index after a left-right flip (a mirrored image shows a car's other
             side); empty as released.
     """
@@ -93,17 +92,21 @@ class Config:
     SEED = 100
 
     def __init__(self, **overrides: Any) -> None:
+        """Raises TypeError where there is no setting of a name, ValueError where a value is out of range."""
+        self._override(overrides)
+
+    def _override(self, overrides: Mapping[str, Any]) -> None:
         for name, value in overrides.items():
-            if not hasattr(type(self), name):
-                raise InputError(f"Config has no setting '{name}'. Check its spelling against Matterport's Config.")
+            if name not in self._names():
+                raise TypeError(f"Config has no setting '{name}'. Check its spelling against Matterport's Config.")
             setattr(self, name, value)
         if self.IMAGE_RESIZE_MODE == "square" and self.IMAGE_MAX_DIM % 64:
-            raise InputError(
+            raise ValueError(
                 f"IMAGE_MAX_DIM is {self.IMAGE_MAX_DIM}, but the pyramid halves the image six times: "
                 "choose a multiple of 64, such as 128, 512 or 1024."
             )
         if self.RANDOM_ZOOM is not None and not self.RANDOM_ZOOM >= 1:
-            raise InputError(f"RANDOM_ZOOM is {self.RANDOM_ZOOM}. Give a factor of 1 or more, or None.")
+            raise ValueError(f"RANDOM_ZOOM is {self.RANDOM_ZOOM}. Give a factor of 1 or more, or None.")
 
     @property
     def BATCH_SIZE(self) -> int:
@@ -121,15 +124,58 @@ class Config:
         """Length of the image meta vector: id, shapes, window, scale, active classes."""
         return 1 + 3 + 3 + 4 + 1 + self.NUM_CLASSES
 
+    @classmethod
+    def _names(cls) -> list[str]:
+        """The settings: what is in capitals and not computed from other settings."""
+        return [name for name in sorted(dir(cls)) if name.isupper() and not isinstance(getattr(cls, name), property)]
+
+    def replace(self, **overrides: Any) -> Config:
+        """A copy with other values of some settings; raises as the constructor."""
+        copied = copy.copy(self)
+        copied._override(overrides)
+        return copied
+
     def to_dict(self) -> dict[str, Any]:
-        """Every setting by name."""
-        return {name: getattr(self, name) for name in sorted(dir(self)) if name.isupper()}
+        """Every setting by name, as JSON has them: tuples and arrays are lists, the keys of dictionaries are text.
+
+        Raises:
+            ValueError: a setting (a backbone that is a function) has no such form.
+        """
+        return {name: _to_json(name, getattr(self, name)) for name in self._names()}
+
+    @classmethod
+    def from_dict(cls, settings: Mapping[str, Any]) -> Config:
+        """The configuration that `to_dict` described; settings left out have this class's values.
+
+        Raises:
+            TypeError, ValueError: as the constructor.
+        """
+        overrides = {name: _tuples(value) for name, value in settings.items()}
+        if "MIRRORED_CLASS_IDS" in overrides:
+            overrides["MIRRORED_CLASS_IDS"] = {int(k): v for k, v in overrides["MIRRORED_CLASS_IDS"].items()}
+        return cls(**overrides)
 
     def display(self) -> None:
-        """Prints every setting."""
+        """Prints every setting, and the sizes that follow from them."""
         print("\nConfigurations:")
-        for name, value in self.to_dict().items():
-            print(f"{name:30} {value}")
+        for name in sorted(name for name in dir(self) if name.isupper()):
+            print(f"{name:30} {getattr(self, name)}")
+
+
+def _to_json(name: str, value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [_to_json(name, item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): _to_json(name, item) for key, item in value.items()}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise ValueError(f"{name} is {value!r}, which cannot be written down as data.")
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(item) for item in value) if isinstance(value, list | tuple) else copy.copy(value)
 
 
 class PaperConfig(Config):
@@ -202,8 +248,21 @@ def preset(name: str, **overrides: Any) -> Config:
     """The named preset, with overrides.
 
     Raises:
-        InputError: there is no such preset.
+        ValueError: there is no such preset.
     """
     if name not in PRESETS:
-        raise InputError(f"unknown preset '{name}' of K. Choose one of: {', '.join(PRESETS)}.")
+        raise ValueError(f"unknown preset '{name}' of K. Choose one of: {', '.join(PRESETS)}.")
     return PRESETS[name](**overrides)
+
+
+def mirrored_class_ids(parts: Sequence[str], mirror: Mapping[str, str]) -> dict[int, int]:
+    """MIRRORED_CLASS_IDS of a K with these parts.
+
+    Args:
+        parts: in K's class order; class index 0 is the background.
+        mirror: part -> its name in the left-right mirrored image, for those whose name changes. Pairs of which `parts`
+            lacks one are passed over.
+    """
+    index = {part: i + 1 for i, part in enumerate(parts)}
+    pairs = [(part, mirror.get(part, part)) for part in parts]
+    return {index[part]: index[other] for part, other in pairs if other != part and other in index}

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from unmask_tf.data.images import read_image
-from unmask_tf.errors import InputError
 
 
 class Dataset:
@@ -45,10 +44,10 @@ class Dataset:
         """Adds a class of a source; one that is there already (same source and id) is left as it is.
 
         Raises:
-            InputError: the source's name has a dot, which separates it from the id.
+            ValueError: the source's name has a dot, which separates it from the id.
         """
         if "." in source:
-            raise InputError(f"the source '{source}' of class '{class_name}' has a dot in its name. Leave it out.")
+            raise ValueError(f"the source '{source}' of class '{class_name}' has a dot in its name. Leave it out.")
         if not any(info["source"] == source and info["id"] == class_id for info in self.class_info):
             self.class_info.append({"source": source, "id": class_id, "name": class_name})
 
@@ -82,11 +81,11 @@ class Dataset:
         """The id that a class has in its source.
 
         Raises:
-            InputError: the class is of another source.
+            ValueError: the class is of another source.
         """
         info = self.class_info[class_id]
         if info["source"] != source:
-            raise InputError(f"class {class_id} ('{info['name']}') is of source '{info['source']}', not '{source}'.")
+            raise ValueError(f"class {class_id} ('{info['name']}') is of source '{info['source']}', not '{source}'.")
         return info["id"]
 
     def source_image_link(self, image_id: int) -> Any:

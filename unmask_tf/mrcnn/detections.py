@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import keras
 import numpy as np
 from keras import layers, ops
 
@@ -13,38 +15,54 @@ from unmask_tf.mrcnn.image import resize_bilinear
 from unmask_tf.mrcnn.nms import non_max_suppression
 
 
+@keras.saving.register_keras_serializable(package="unmask_tf")
 class DetectionLayer(layers.Layer):
     """Keeps the best detections: each ROI's best class, its box refined and clipped to the image's window, suppressed
     within each class.
 
     Call with ROIs (B, N, 4), probabilities (B, N, classes), deltas (B, N, classes, 4) and normalised windows (B, 4).
-    Gives (B, DETECTION_MAX_INSTANCES, 6): y1, x1, y2, x2 (normalised), class index, score; zero where there are fewer.
-    With DROP_EMPTY_ROIS boxes without area never count, so that padded ROIs cannot crowd out real ones.
+    Gives (B, count, 6): y1, x1, y2, x2 (normalised), class index, score; zero where there are fewer.
+
+    Args:
+        count: detections an image (DETECTION_MAX_INSTANCES).
+        min_confidence: least score of a detection; 0: any (DETECTION_MIN_CONFIDENCE).
+        nms_threshold: IoU above which the lower score of one class falls (DETECTION_NMS_THRESHOLD).
+        box_std_dev: units of the deltas (BBOX_STD_DEV).
+        drop_empty: boxes without area never count, so that padded ROIs cannot crowd out real ones (DROP_EMPTY_ROIS).
     """
 
-    def __init__(self, config: Config, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        count: int,
+        min_confidence: float,
+        nms_threshold: float,
+        box_std_dev: Sequence[float],
+        drop_empty: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
-        self.config = config
+        self.count, self.min_confidence, self.nms_threshold = count, min_confidence, nms_threshold
+        self.box_std_dev, self.drop_empty = tuple(float(unit) for unit in box_std_dev), drop_empty
 
     def call(self, inputs: tuple[Any, Any, Any, Any]) -> Any:
         rois, probabilities, deltas, window = (ops.stop_gradient(x) for x in inputs)
         classes = ops.cast(ops.argmax(probabilities, axis=-1), "int32")
         scores = ops.max(probabilities, axis=-1)
         deltas = ops.take_along_axis(deltas, classes[..., None, None], axis=2)[:, :, 0]
-        refined = box_math.decode_deltas(rois, deltas * np.asarray(self.config.BBOX_STD_DEV, "float32"), ops)
+        refined = box_math.decode_deltas(rois, deltas * np.asarray(self.box_std_dev, "float32"), ops)
         refined = box_math.clip(refined, window, ops)
 
         valid = classes > 0
-        if self.config.DROP_EMPTY_ROIS:
+        if self.drop_empty:
             valid = ops.logical_and(valid, box_math.area(refined) > 0)
-        if self.config.DETECTION_MIN_CONFIDENCE:
-            valid = ops.logical_and(valid, scores >= self.config.DETECTION_MIN_CONFIDENCE)
+        if self.min_confidence:
+            valid = ops.logical_and(valid, scores >= self.min_confidence)
         indices, kept = non_max_suppression(
             refined,
             scores,
             valid,
-            max_output=self.config.DETECTION_MAX_INSTANCES,
-            iou_threshold=self.config.DETECTION_NMS_THRESHOLD,
+            max_output=self.count,
+            iou_threshold=self.nms_threshold,
             classes=classes,
         )
         detections = ops.concatenate([refined, ops.cast(classes, "float32")[..., None], scores[..., None]], axis=-1)
@@ -52,7 +70,29 @@ class DetectionLayer(layers.Layer):
         return ops.where(kept[..., None], detections, 0.0)
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, int, int]:
-        return (input_shape[0][0], self.config.DETECTION_MAX_INSTANCES, 6)
+        return (input_shape[0][0], self.count, 6)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "count": self.count,
+            "min_confidence": self.min_confidence,
+            "nms_threshold": self.nms_threshold,
+            "box_std_dev": list(self.box_std_dev),
+            "drop_empty": self.drop_empty,
+        }
+
+
+def detection_layer(config: Config) -> DetectionLayer:
+    """The `DetectionLayer` of a configuration."""
+    return DetectionLayer(
+        config.DETECTION_MAX_INSTANCES,
+        config.DETECTION_MIN_CONFIDENCE,
+        config.DETECTION_NMS_THRESHOLD,
+        config.BBOX_STD_DEV,
+        config.DROP_EMPTY_ROIS,
+        name="mrcnn_detection",
+    )
 
 
 def normalized_windows(metas: np.ndarray, canvas: tuple[int, int]) -> np.ndarray:
@@ -75,6 +115,28 @@ def unmold_boxes(
     boxes = box_math.denormalize((detections[rows, :4] - shift) / scale, original)
     keep = box_math.area(boxes) > 0
     return boxes[keep], rows[keep]
+
+
+def box_results(
+    detections: np.ndarray,
+    shapes: Sequence[tuple[int, int]],
+    canvas: tuple[int, int],
+    windows: Sequence[tuple[int, int, int, int]],
+) -> list[dict[str, np.ndarray]]:
+    """Detections (B, K, 6) on the canvas, in each image's own pixels.
+
+    Args:
+        shapes: (height, width) of each image.
+        windows: its place on the canvas, pixels.
+
+    Returns:
+        Per image: `rois` int32 (D, 4) pixel boxes, `class_ids` int32 (D,), `scores` float32 (D,).
+    """
+    results = []
+    for found, shape, window in zip(detections, shapes, windows, strict=True):
+        boxes, rows = unmold_boxes(found, shape, canvas, window)
+        results.append({"rois": boxes, "class_ids": found[rows, 4].astype(np.int32), "scores": found[rows, 5]})
+    return results
 
 
 def paste_mask(mask: np.ndarray, box: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from pycocotools import mask as rle
@@ -14,14 +14,12 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from tqdm import tqdm
 
-from unmask_tf.config import Profile
-from unmask_tf.data.part_instances import PartDataset, read_part_instances
+from unmask_tf.data.part_instances import PartDataset
 from unmask_tf.errors import InputError
-from unmask_tf.mrcnn.config import preset
+from unmask_tf.mrcnn.config import Config
 from unmask_tf.mrcnn.model import MaskRCNN
 from unmask_tf.mrcnn.voc import voc_scores
 from unmask_tf.mrcnn.weights import check_parts, load_weights
-from unmask_tf.taxonomy import Taxonomy
 
 
 def _encode(mask: np.ndarray) -> dict[str, Any]:
@@ -118,23 +116,51 @@ def _scores(truth: COCO, rows: list[dict[str, Any]], kind: str) -> dict[str, Any
     }
 
 
-def evaluate(model: MaskRCNN, dataset: PartDataset, *, limit: int | None = None, batch_size: int = 8) -> dict[str, Any]:
+class Detector(Protocol):
+    """A K that detects, such as `MaskRCNN` in inference mode."""
+
+    def detect(self, images: Sequence[np.ndarray]) -> list[dict[str, np.ndarray]]: ...
+
+    def detect_boxes(self, images: Sequence[np.ndarray]) -> list[dict[str, np.ndarray]]: ...
+
+
+def evaluate(
+    model: Detector,
+    dataset: PartDataset,
+    *,
+    limit: int | None = None,
+    batch_size: int = 8,
+    progress: Callable[[float], None] | None = None,
+) -> dict[str, Any]:
     """Evaluates K on annotated images.
+
+    Args:
+        model: K.
+        dataset: annotated images.
+        limit: at most so many images, spread over the dataset; None: all.
+        batch_size: images at a time; the last batch is padded.
+        progress: called after every batch with the share of the images that is done; None: a progress bar.
 
     Returns:
         `map50`, `map` and `per_part` (see `mean_average_precision`) and `voc_map50`, `voc_per_part` and `image_map50`
         (see `voc_scores`) of masks where every part has one, else of boxes; the same with suffix `_bbox` for boxes;
         `iou_type`; `n_images`.
+
+    Raises:
+        InputError: an image cannot be read, or the images have no annotated part.
     """
     dataset = dataset.spread(limit)
     count = len(dataset)
     truth, all_masks = ground_truth(dataset, count)
     detect = model.detect if all_masks else model.detect_boxes
     rows: list[dict[str, Any]] = []
-    for start in tqdm(range(0, count, batch_size), desc="K mAP", unit="batch", leave=False):
+    starts = range(0, count, batch_size)
+    for start in tqdm(starts, desc="K mAP", unit="batch", leave=False, disable=progress is not None):
         images = [dataset.load_image(i) for i in range(start, min(start + batch_size, count))]
         padded = images + [images[-1]] * (batch_size - len(images))
         rows += detections_as_coco(detect(padded)[: len(images)], start)
+        if progress is not None:
+            progress((start + len(images)) / count)
     boxes = _scores(truth, rows, "bbox")
     best = _scores(truth, rows, "segm") if all_masks else boxes
     return {
@@ -145,14 +171,27 @@ def evaluate(model: MaskRCNN, dataset: PartDataset, *, limit: int | None = None,
     }
 
 
-def evaluate_from_profile(
-    profile: Profile, data_root: Path, weights: Path, taxonomy: Taxonomy, split: str = "test"
+def evaluate_parts(
+    config: Config,
+    weights: str | Path,
+    dataset: PartDataset,
+    *,
+    limit: int | None = None,
+    batch_size: int = 8,
+    progress: Callable[[float], None] | None = None,
 ) -> dict[str, Any]:
-    """K's mAP on a split of a profile's data."""
-    dataset = read_part_instances(data_root / f"parts_{split}.json", data_root / "images" / split, taxonomy)
-    # As Matterport evaluates: every detection counts, the score ranks it.
-    config = preset(profile.part_detector.preset, NUM_CLASSES=len(taxonomy.parts) + 1, DETECTION_MIN_CONFIDENCE=0.0)
-    model = MaskRCNN("inference", config, data_root)
+    """`evaluate` for a weights file. As Matterport evaluates, every detection counts, and the score ranks it.
+
+    Args:
+        config: K's settings; its DETECTION_MIN_CONFIDENCE plays no part.
+        weights: a Matterport-layout `.h5`.
+        dataset: annotated images; the weights must be of its taxonomy's parts.
+        limit, batch_size, progress: see `evaluate`.
+
+    Raises:
+        InputError: as `evaluate`; or weights that do not fit the configuration or the parts.
+    """
+    model = MaskRCNN("inference", config.replace(DETECTION_MIN_CONFIDENCE=0.0), Path(weights).parent)
     load_weights(model.keras_model, weights)
-    check_parts(weights, taxonomy.parts)
-    return evaluate(model, dataset, limit=profile.limit)
+    check_parts(weights, dataset.taxonomy.parts)
+    return evaluate(model, dataset, limit=limit, batch_size=batch_size, progress=progress)

@@ -6,7 +6,6 @@ exchanges its layers.
 
 from __future__ import annotations
 
-import copy
 import gc
 import re
 from collections.abc import Callable, Sequence
@@ -17,24 +16,24 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from unmask_tf.errors import InputError
 from unmask_tf.memory import return_freed_memory
 from unmask_tf.mrcnn import boxes as box_math
 from unmask_tf.mrcnn.anchors import normalized_anchors
 from unmask_tf.mrcnn.config import Config
-from unmask_tf.mrcnn.detections import DetectionLayer, unmold_boxes
-from unmask_tf.mrcnn.image import crop_padding, mold_inputs
-from unmask_tf.mrcnn.roi_align import PyramidROIAlign
-from unmask_tf.mrcnn.rpn import ProposalLayer
+from unmask_tf.mrcnn.detections import box_results
+from unmask_tf.mrcnn.graphs import build_inference_model
+from unmask_tf.mrcnn.image import canvas_size, crop_padding, cropped_size, mold_inputs
+from unmask_tf.mrcnn.weights import load_weights
 
 # dtype option -> names of the layers that run in bfloat16. The region proposal network and the pyramid's last
 # convolutions are half of the arithmetic. In the backbone rounding changes more part sets, the sooner the more: only
-# the last two stages follow, and the sums over their blocks keep float32.
+# the last two stages follow, and the sums over their blocks keep float32. In bfloat16 thousands of boxes would share a
+# score, so the layers that score and refine them keep float32 too.
 _BFLOAT16 = {
     "float32": re.compile(r"(?!)"),
-    "bfloat16": re.compile(r"rpn_.*|fpn_p[2-6]|res[45].*_branch2[bc]|mrcnn_class_conv[12]"),
-    # In bfloat16 thousands of boxes would share a score, so the layers that score and refine them keep float32.
-    "bfloat16_all": re.compile(r"(?!mrcnn_class_logits$|mrcnn_bbox_fc$).*"),
+    "bfloat16": re.compile(
+        r"rpn_(model|conv_shared|class_raw|bbox_pred)|fpn_p[2-6]|res[45].*_branch2[bc]|mrcnn_class_conv[12]"
+    ),
 }
 DTYPES = tuple(_BFLOAT16)
 
@@ -106,16 +105,6 @@ class _Passed(layers.Layer):
         return x
 
 
-_BETWEEN = (
-    layers.Activation,
-    layers.ReLU,
-    layers.Add,
-    layers.ZeroPadding2D,
-    layers.MaxPooling2D,
-    layers.UpSampling2D,
-)
-
-
 def _normalizations(network: keras.Model) -> dict[int, layers.BatchNormalization]:
     """id of a convolution -> the batch normalisation that alone reads it."""
     found = {}
@@ -146,19 +135,6 @@ def _kernel_and_bias(layer: Any, norm: layers.BatchNormalization | None) -> tupl
     return kernel.astype(np.float32), bias.astype(np.float32)
 
 
-def _again(layer: Any) -> Any:
-    """A new layer that does the same; the old one would keep its whole graph, with all weights, in memory."""
-    if isinstance(layer, ProposalLayer):
-        return ProposalLayer(layer.config, layer.count, layer.anchors, name=layer.name)
-    if isinstance(layer, DetectionLayer):
-        return DetectionLayer(layer.config, name=layer.name)
-    if isinstance(layer, PyramidROIAlign):
-        return PyramidROIAlign(layer.pool, name=layer.name)
-    if getattr(layer, "weights", None):
-        return layer  # a normalisation that follows no convolution
-    return type(layer).from_config(layer.get_config())
-
-
 def rewrite(network: keras.Model, dtype: str = "float32", consume: bool = False) -> keras.Model:
     """The same function as `network` (K's detector or a part of it), for inference with its present weights.
 
@@ -167,16 +143,15 @@ def rewrite(network: keras.Model, dtype: str = "float32", consume: bool = False)
     Args:
         network: a functional model.
         dtype: `float32`; `bfloat16`: the region proposal network, the pyramid's last convolutions, the head's wide
-            layers and most convolutions of the ResNet's last two stages run in bfloat16; `bfloat16_all`: every
-            convolution and what lies between them does. Anchors, boxes, scores, region alignment and suppression stay
-            in float32.
+            layers and most convolutions of the ResNet's last two stages run in bfloat16. Anchors, boxes, scores, region
+            alignment and suppression stay in float32.
         consume: takes the network's variables over, so that their memory is needed once; `network` is spoilt by it.
 
     Raises:
-        InputError: another dtype.
+        ValueError: another dtype.
     """
     if dtype not in DTYPES:
-        raise InputError(f"K's dtype is '{dtype}'. Choose one of: {', '.join(DTYPES)}.")
+        raise ValueError(f"K's dtype is '{dtype}'. Choose one of: {', '.join(DTYPES)}.")
     return _rewrite(network, _BFLOAT16[dtype], consume, "float32")
 
 
@@ -206,9 +181,11 @@ def _rewrite(network: keras.Model, chosen: re.Pattern[str], consume: bool, input
                 dtype=dtype,
                 name=layer.name,
             )
-        if isinstance(layer, _BETWEEN) and getattr(layer, "activation", None) is not keras.activations.softmax:
-            return type(layer).from_config({**layer.get_config(), "dtype": dtype})
-        return _again(layer)
+        if getattr(layer, "weights", None):
+            return layer  # a normalisation that follows no convolution
+        # A new one that does the same: the old one would keep its whole graph, with all weights, in memory.
+        settings = layer.get_config()
+        return type(layer).from_config({**settings, "dtype": dtype} if dtype == "bfloat16" else settings)
 
     inputs = network.input
     if not isinstance(inputs, list | tuple | dict):
@@ -233,47 +210,38 @@ class FastDetector:
     Args:
         config: K's settings.
         weights: a Matterport-layout `.h5`.
-        fold_batch_norm: fold batch normalisation into the convolutions; the bfloat16 options fold it anyway.
-        dtype: `float32`, `bfloat16` or `bfloat16_all`; see `rewrite`.
+        dtype: `float32` or `bfloat16`; see `rewrite`.
         crop_canvas: cut the zero padding of the square canvas to the next multiple of 64: 832 instead of 1024 for a
             square image. The network sees another border and fewer anchors, so results near the border change.
 
     Raises:
-        InputError: an unknown dtype, or weights that do not fit.
+        ValueError: an unknown dtype, or crop_canvas without a square canvas.
+        InputError: weights that do not fit.
     """
 
     def __init__(
-        self,
-        config: Config,
-        weights: str | Path,
-        *,
-        fold_batch_norm: bool = False,
-        dtype: str = "float32",
-        crop_canvas: bool = False,
+        self, config: Config, weights: str | Path, *, dtype: str = "float32", crop_canvas: bool = False
     ) -> None:
-        from unmask_tf.mrcnn.model import MaskRCNN
-        from unmask_tf.mrcnn.weights import load_weights
-
         if crop_canvas and config.IMAGE_RESIZE_MODE != "square":
-            raise InputError(
+            raise ValueError(
                 f"crop_canvas cuts the padding of square canvases, but IMAGE_RESIZE_MODE is "
                 f"'{config.IMAGE_RESIZE_MODE}'. Leave it out, or use 'square'."
             )
         self.config, self.crop_canvas = config, crop_canvas
-        shape = copy.copy(config)
-        if crop_canvas:
-            shape.IMAGE_RESIZE_MODE = "none"  # a graph for any canvas
-        # The model with masks is only needed to check the weights file whole.
-        model = MaskRCNN("inference", shape, Path(weights).parent)
-        load_weights(model.keras_model, weights)
-        network = keras.Model(model.keras_model.inputs, model.keras_model.output["detections"])
-        folds = fold_batch_norm or dtype != "float32"
-        self.network = rewrite(network, dtype, consume=True) if folds else network
+        # The graph with masks is only needed to check the weights file whole; cropped, it takes any canvas.
+        model = build_inference_model(config.replace(IMAGE_RESIZE_MODE="none") if crop_canvas else config)
+        load_weights(model, weights)
+        network = keras.Model(model.inputs, model.output["detections"])
+        self.network = rewrite(network, dtype, consume=True)
         del model, network
         gc.collect()  # graphs are cycles: without this, they stay until Python happens to collect
         return_freed_memory()
         self._function = compiled(self.network)
         self._anchors: dict[tuple[int, int], np.ndarray] = {}
+
+    def canvas(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) of the canvas of an image of this size; a call takes images of one canvas."""
+        return (cropped_size if self.crop_canvas else canvas_size)(height, width, self.config)
 
     def detect_boxes(self, images: Sequence[np.ndarray]) -> list[dict[str, np.ndarray]]:
         """Detects objects in RGB uint8 images, each (H, W, 3), of one canvas size.
@@ -287,11 +255,7 @@ class FastDetector:
             self._anchors[canvas] = normalized_anchors(self.config, canvas)
         anchors = np.repeat(self._anchors[canvas][None], len(images), axis=0)
         detections = self._function([molded, anchors, box_math.normalize(np.array(windows), canvas)])
-        results = []
-        for image, found, window in zip(images, detections, windows, strict=True):
-            boxes, rows = unmold_boxes(found, image.shape[:2], canvas, window)
-            results.append({"rois": boxes, "class_ids": found[rows, 4].astype(np.int32), "scores": found[rows, 5]})
-        return results
+        return box_results(detections, [image.shape[:2] for image in images], canvas, windows)
 
     def _molded(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, list[tuple[int, int, int, int]]]:
         """Molded images float32 (B, H, W, 3), and their windows on the canvas, pixels."""

@@ -32,21 +32,9 @@ class GroundTruth:
     active: np.ndarray | None = None
 
 
-def load_ground_truth(
-    dataset: PartDataset, index: int, config: Config, rng: np.random.RandomState | None = None
-) -> GroundTruth:
-    """Loads an image and its parts onto the network's canvas; parts that vanish in the scaling are dropped.
-
-    Args:
-        dataset: annotated images.
-        index: which of them.
-        config: the canvas; with RANDOM_ZOOM and `rng`, a random part of the image is loaded instead of all of it.
-        rng: chooses that part.
-    """
-    image, instances = dataset.load_image(index), dataset.load_instances(index)
-    if config.RANDOM_ZOOM is not None and rng is not None:
-        image, *instances = zoomed(image, *instances, config.RANDOM_ZOOM, rng)
-    return place_ground_truth(image, *instances, config)
+def load_ground_truth(dataset: PartDataset, index: int, config: Config) -> GroundTruth:
+    """Loads an image and its parts onto the network's canvas; parts that vanish in the scaling are dropped."""
+    return place_ground_truth(dataset.load_image(index), *dataset.load_instances(index), config)
 
 
 def zoomed(

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from unmask_tf.errors import InputError
 from unmask_tf.mrcnn.config import Config
 
 
@@ -113,7 +112,7 @@ def resize_image(
     if mode == "none":
         return image, Placement((0, 0, height, width), 1.0, ((0, 0), (0, 0), (0, 0)))
     if mode not in ("square", "pad64", "crop"):
-        raise InputError(f"IMAGE_RESIZE_MODE is '{mode}'. Choose none, square, pad64 or crop.")
+        raise ValueError(f"IMAGE_RESIZE_MODE is '{mode}'. Choose none, square, pad64 or crop.")
     scale = _scale(height, width, config)
     dtype = image.dtype
     if scale != 1:
@@ -177,15 +176,15 @@ def mold_inputs(images: Sequence[np.ndarray], config: Config) -> tuple[np.ndarra
         molded images float32 (N, height, width, 3), metas float64 (N, IMAGE_META_SIZE), placements.
 
     Raises:
-        InputError: an image is not uint8 (H, W, 3), there is none, or the canvases differ in size.
+        ValueError: an image is not uint8 (H, W, 3), there is none, or the canvases differ in size.
     """
     if len(images) == 0:
-        raise InputError("K got no image. Pass at least one.")
+        raise ValueError("K got no image. Pass at least one.")
     molded, metas, placements = [], [], []
     for image in images:
         dtype, shape = getattr(image, "dtype", type(image).__name__), np.shape(image)
         if dtype != np.uint8 or len(shape) != 3 or shape[-1] != 3 or 0 in shape:
-            raise InputError(
+            raise ValueError(
                 f"K needs RGB images uint8 of shape (height, width, 3), but got {dtype} {shape}. "
                 "Convert it to RGB, and pixels in [0, 1] to 8-bit form with floor(255 * x)."
             )
@@ -199,7 +198,7 @@ def mold_inputs(images: Sequence[np.ndarray], config: Config) -> tuple[np.ndarra
         placements.append(placement)
     shapes = {canvas.shape for canvas in molded}
     if len(shapes) > 1:
-        raise InputError(
+        raise ValueError(
             f"the images of one batch need one canvas size, but got {sorted(shapes)}. "
             "Use IMAGE_RESIZE_MODE 'square', or pass images of one size."
         )

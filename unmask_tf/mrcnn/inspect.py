@@ -18,7 +18,6 @@ from matplotlib.colors import hsv_to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from unmask_tf.errors import InputError
 from unmask_tf.mrcnn import boxes as box_math
 from unmask_tf.mrcnn.anchors import backbone_shapes, pyramid_anchors
 from unmask_tf.mrcnn.config import Config
@@ -90,10 +89,10 @@ def intermediates(model: MaskRCNN, image: np.ndarray) -> Intermediates:
     """Runs K on one RGB image, uint8 (H, W, 3), and keeps what it computes on the way.
 
     Raises:
-        InputError: K is not in inference mode, or the image is not as above.
+        ValueError: K is not in inference mode, or the image is not as above.
     """
     if model.mode != "inference":
-        raise InputError("inner tensors need a model built with mode='inference'.")
+        raise ValueError("inner tensors need a model built with mode='inference'.")
     config = model.config
     molded, metas, placements = mold_inputs([image], config)
     size = molded.shape[1:3]
@@ -300,14 +299,14 @@ def draw_weights(model: MaskRCNN, layers: Sequence[str], bins: int = 40) -> Figu
     """Histograms of every tensor of some layers: a row per layer.
 
     Raises:
-        InputError: K has no such layer.
+        ValueError: K has no such layer.
     """
     named: dict[str, list[tuple[str, Any]]] = {}
     for name, variable in named_weights(model.keras_model).items():
         named.setdefault(name.split("/")[0], []).append((name.split("/")[1], variable))
     unknown = [layer for layer in layers if layer not in named]
     if unknown or not layers:
-        raise InputError(f"K has no layer '{unknown[0] if unknown else ''}'. Choose some of: {', '.join(named)}.")
+        raise ValueError(f"K has no layer '{unknown[0] if unknown else ''}'. Choose some of: {', '.join(named)}.")
     columns = max(len(named[layer]) for layer in layers)
     figure = Figure(figsize=(2.4 * columns, 1.5 * len(layers)), layout="constrained")
     FigureCanvasAgg(figure)

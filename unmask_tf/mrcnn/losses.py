@@ -8,6 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
+LOSSES = ("rpn_class_loss", "rpn_bbox_loss", "mrcnn_class_loss", "mrcnn_bbox_loss", "mrcnn_mask_loss")
 _SMALLEST = 1e-7
 
 

@@ -1,129 +1,29 @@
-"""Model K: Matterport's Mask R-CNN, assembled. Only wiring lives here."""
+"""Model K with Matterport's interface: `MaskRCNN`."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
 
 from unmask_tf.errors import InputError
-from unmask_tf.mrcnn import losses
+from unmask_tf.files import read_json
 from unmask_tf.mrcnn.anchors import normalized_anchors
-from unmask_tf.mrcnn.backbone import build_backbone, feature_pyramid
+from unmask_tf.mrcnn.checkpoints import NOTHING, Checkpoint, read_checkpoint
 from unmask_tf.mrcnn.config import Config
-from unmask_tf.mrcnn.detections import DetectionLayer, normalized_windows, paste_mask, unmold_boxes
-from unmask_tf.mrcnn.heads import class_and_box_head, mask_head
+from unmask_tf.mrcnn.detections import box_results, normalized_windows, paste_mask, unmold_boxes
+from unmask_tf.mrcnn.fit import fit, validation_losses
+from unmask_tf.mrcnn.graphs import build_inference_model, build_training_model, without_xla
 from unmask_tf.mrcnn.image import mold_inputs
-from unmask_tf.mrcnn.rpn import ProposalLayer, build_rpn
 from unmask_tf.mrcnn.runs import LogFolder, find_last, log_folder
-from unmask_tf.mrcnn.targets import DetectionTargetLayer
-
-if TYPE_CHECKING:
-    from unmask_tf.mrcnn.weights import WeightReport
-
-LOSSES = ("rpn_class_loss", "rpn_bbox_loss", "mrcnn_class_loss", "mrcnn_bbox_loss", "mrcnn_mask_loss")
-
-
-def _features_and_rpn(image: Any, config: Config) -> tuple[list[Any], Any, Any, Any]:
-    """P2..P5, and the RPN's logits, probabilities and deltas over all levels."""
-    pyramid = feature_pyramid(build_backbone(image, config), config.TOP_DOWN_PYRAMID_SIZE)
-    rpn = build_rpn(config)
-    levels = [rpn(level) for level in pyramid]
-    names = ("rpn_class_logits", "rpn_class", "rpn_bbox")
-    logits, probabilities, deltas = (
-        keras.layers.Concatenate(axis=1, name=name)(list(parts))
-        for name, parts in zip(names, zip(*levels, strict=True), strict=True)
-    )
-    return pyramid[:4], logits, probabilities, deltas
-
-
-def build_inference_model(config: Config) -> keras.Model:
-    """Image (B, H, W, 3), anchors (B, A, 4) and windows (B, 4) to detections, masks and inner outputs, by name."""
-    shape = tuple(config.IMAGE_SHAPE) if config.IMAGE_RESIZE_MODE in ("square", "crop") else (None, None, 3)
-    image = keras.Input(shape, name="input_image")
-    anchors = keras.Input((None, 4), name="input_anchors")
-    window = keras.Input((4,), name="input_window")
-    pyramid, _, probabilities, deltas = _features_and_rpn(image, config)
-    rois = ProposalLayer(config, config.POST_NMS_ROIS_INFERENCE, name="ROI")([probabilities, deltas, anchors])
-    _, classes, boxes = class_and_box_head(rois, image, pyramid, config)
-    detections = DetectionLayer(config, name="mrcnn_detection")([rois, classes, boxes, window])
-    masks = mask_head(detections[..., :4], image, pyramid, config)
-    outputs = {
-        "detections": detections,
-        "mrcnn_mask": masks,
-        "rois": rois,
-        "mrcnn_class": classes,
-        "mrcnn_bbox": boxes,
-        "rpn_class": probabilities,
-        "rpn_bbox": deltas,
-    }
-    return _without_xla(keras.Model([image, anchors, window], outputs, name="mask_rcnn"))
-
-
-def _without_xla(model: keras.Model) -> keras.Model:
-    """TensorFlow's own kernels are faster on the CPU, and the results do not depend on the number of images as much."""
-    if keras.backend.backend() == "tensorflow":
-        model.jit_compile = False
-    return model
-
-
-class TrainingModel(keras.Model):
-    """The training graph: its output is the dictionary of the five losses; the fit minimises their weighted sum."""
-
-    config: Config
-
-    def prepare(self, config: Config) -> TrainingModel:
-        """Sets the loss weights and the trackers that report each loss."""
-        self.config = config
-        self.trackers = {name: keras.metrics.Mean(name=name) for name in LOSSES}
-        return self
-
-    def compute_loss(
-        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
-    ) -> Any:
-        total = losses.weight_decay(self.trainable_variables, self.config.WEIGHT_DECAY)
-        for name in LOSSES:
-            self.trackers[name].update_state(y_pred[name])
-            total = total + self.config.LOSS_WEIGHTS[name] * y_pred[name]
-        return total
-
-
-def build_training_model(config: Config) -> TrainingModel:
-    """Batches of `train.training_batch` to the five losses."""
-    image = keras.Input(tuple(config.IMAGE_SHAPE), name="input_image")
-    active = keras.Input((config.NUM_CLASSES,), name="input_active_class_ids")
-    count = config.MAX_GT_INSTANCES
-    mask_shape = config.MINI_MASK_SHAPE if config.USE_MINI_MASK else tuple(config.IMAGE_SHAPE[:2])
-    anchors = normalized_anchors(config, config.IMAGE_SHAPE)
-    match = keras.Input((len(anchors),), dtype="int32", name="input_rpn_match")
-    rpn_target = keras.Input((config.RPN_TRAIN_ANCHORS_PER_IMAGE, 4), name="input_rpn_bbox")
-    gt_ids = keras.Input((count,), dtype="int32", name="input_gt_class_ids")
-    gt_boxes = keras.Input((count, 4), name="input_gt_boxes")
-    gt_masks = keras.Input((*mask_shape, count), dtype="bool", name="input_gt_masks")
-    has_mask = keras.Input((count,), dtype="bool", name="input_gt_has_mask")
-
-    pyramid, logits, probabilities, deltas = _features_and_rpn(image, config)
-    proposal_layer = ProposalLayer(config, config.POST_NMS_ROIS_TRAINING, anchors, name="ROI")
-    proposals = proposal_layer([probabilities, deltas])
-    targets = DetectionTargetLayer(config, name="proposal_targets")
-    rois, ids, target_deltas, target_masks, target_has_mask = targets([proposals, gt_ids, gt_boxes, gt_masks, has_mask])
-    class_logits, _, boxes = class_and_box_head(rois, image, pyramid, config)
-    # Only positives have a mask loss, and they come first: the mask head needs no other ROI.
-    masks = mask_head(rois[:, : targets.positives], image, pyramid, config)
-    outputs = {
-        "rpn_class_loss": losses.rpn_class_loss(match, logits),
-        "rpn_bbox_loss": losses.rpn_bbox_loss(rpn_target, match, deltas),
-        "mrcnn_class_loss": losses.mrcnn_class_loss(ids, class_logits, active[0]),
-        "mrcnn_bbox_loss": losses.mrcnn_bbox_loss(target_deltas, ids, boxes),
-        "mrcnn_mask_loss": losses.mrcnn_mask_loss(target_masks, ids[:, : targets.positives], target_has_mask, masks),
-    }
-    inputs = {
-        tensor.name: tensor for tensor in (image, active, match, rpn_target, gt_ids, gt_boxes, gt_masks, has_mask)
-    }
-    return TrainingModel(inputs, outputs, name="mask_rcnn").prepare(config)
+from unmask_tf.mrcnn.samples import Loaded, Stream
+from unmask_tf.mrcnn.schedules import Stage
+from unmask_tf.mrcnn.weights import WeightReport, load_weights
 
 
 class MaskRCNN:
@@ -140,20 +40,21 @@ class MaskRCNN:
 
     def __init__(self, mode: str, config: Config, model_dir: str | Path) -> None:
         if mode not in ("training", "inference"):
-            raise InputError(f"mode is '{mode}'. Choose 'training' or 'inference'.")
+            raise ValueError(f"mode is '{mode}'. Choose 'training' or 'inference'.")
         if not config.USE_RPN_ROIS:
-            raise InputError("USE_RPN_ROIS is False, but the heads train on the RPN's proposals only. Set it True.")
+            raise ValueError("USE_RPN_ROIS is False, but the heads train on the RPN's proposals only. Set it True.")
         self.mode, self.config, self.model_dir = mode, config, Path(model_dir)
         self.keras_model = build_training_model(config) if mode == "training" else build_inference_model(config)
         self._anchors: dict[tuple[int, ...], np.ndarray] = {}
         self._detector: keras.Model | None = None
         self.epoch = 0
         self._log_folder: LogFolder | None = None
+        self._loaded = NOTHING  # what else the checkpoint holds that the weights come from
 
     def load_weights(
         self, path: str | Path, by_name: bool = True, exclude: Sequence[str] | None = None
     ) -> WeightReport:
-        """Loads a Matterport `.h5`, always by name, and goes on at the epoch that a checkpoint's path names.
+        """Loads a Matterport `.h5`, always by name; `train` goes on at the epoch that a checkpoint's path names.
 
         Args:
             path: the file.
@@ -166,13 +67,15 @@ class MaskRCNN:
         Raises:
             InputError: see `weights.load_weights`.
         """
-        from unmask_tf.mrcnn.weights import load_weights
-
         report = load_weights(self.keras_model, path, exclude=exclude or ())
         if report.missing:
             layers = dict.fromkeys(name.split("/")[0] for name in report.missing)
             print(f"{path} holds a backbone alone; left as they were: {', '.join(layers)}")
         self.set_log_dir(path)
+        if self.mode == "training":
+            self._loaded = read_checkpoint(path)
+        if report.excluded:
+            self._forget_optimizer()
         return report
 
     def get_imagenet_weights(self) -> str:
@@ -195,16 +98,16 @@ class MaskRCNN:
     def set_log_dir(self, model_path: str | Path | None = None) -> None:
         """Chooses the folder of a new training or, for a checkpoint in a dated folder, of the one it comes from."""
         self._log_folder = log_folder(self.model_dir, self.config.NAME or "", model_path)
-        self.epoch = self._log_folder.epoch
+        self.epoch, self._loaded = self._log_folder.epoch, NOTHING
 
     def log_folder(self) -> LogFolder:
         """The training's folder.
 
         Raises:
-            InputError: the configuration has no name.
+            ValueError: the configuration has no name.
         """
         if not self.config.NAME:
-            raise InputError("Config.NAME is missing; it names the log folder and the checkpoints. Set it.")
+            raise ValueError("Config.NAME is missing; it names the log folder and the checkpoints. Set it.")
         if self._log_folder is None:
             self.set_log_dir()
         assert self._log_folder is not None
@@ -225,9 +128,10 @@ class MaskRCNN:
 
         Raises:
             InputError: there is none; it says what is missing.
+            ValueError: the configuration has no name.
         """
         if not self.config.NAME:
-            raise InputError("Config.NAME is missing; checkpoints are found by it. Set it.")
+            raise ValueError("Config.NAME is missing; checkpoints are found by it. Set it.")
         return find_last(self.model_dir, self.config.NAME)
 
     def train(
@@ -244,8 +148,9 @@ class MaskRCNN:
         """Trains until `epochs` are finished in all, those before this call included.
 
         An epoch has STEPS_PER_EPOCH batches of BATCH_SIZE images, whatever the dataset's size; images without an
-        instance are passed over. After each, the losses of VALIDATION_STEPS batches are computed and the weights are
-        written to `checkpoint_path`. Batches follow from SEED and the epoch.
+        instance are passed over. After each, the losses of VALIDATION_STEPS batches are computed and weights, optimizer
+        and log are written to `checkpoint_path`. Batches follow from SEED and the epoch, so that a training that was
+        killed, its last checkpoint loaded and the same call made again, ends as if it had never stopped.
 
         Args:
             train_dataset, val_dataset: a prepared `Dataset`, or a `PartDataset`; the second may be None.
@@ -262,21 +167,50 @@ class MaskRCNN:
             The losses of each epoch.
 
         Raises:
-            InputError: inference mode, unfit data or arguments, or a loss that is not finite.
+            ValueError, TypeError: inference mode, or arguments or datasets that do not fit.
+            InputError: images that cannot be read or show nothing, or a loss that is not finite.
         """
-        from unmask_tf.mrcnn.fit import train
-
-        return train(
-            self,
-            train_dataset,
-            val_dataset,
-            learning_rate,
-            epochs,
-            layers,
-            augmentation,
-            custom_callbacks,
-            no_augmentation_sources,
+        config, graph, folder = self.config, self.keras_model, self.log_folder()
+        if self.mode != "training":
+            raise ValueError("training needs a model built with mode='training'.")
+        if config.STEPS_PER_EPOCH < 1:
+            raise ValueError(f"STEPS_PER_EPOCH is {config.STEPS_PER_EPOCH}. An epoch needs at least 1 step.")
+        loaded = Loaded(train_dataset, config, augmentation, no_augmentation_sources or ())
+        history = keras.callbacks.History()
+        counter = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: self._count(epoch + 1))
+        callbacks = keras.callbacks.CallbackList(
+            [history, counter, *(custom_callbacks or ())],
+            model=graph,
+            epochs=epochs,
+            steps=config.STEPS_PER_EPOCH,
+            verbose=0,
         )
+        validate = None
+        if val_dataset is not None and config.VALIDATION_STEPS > 0:
+            held_out = Stream(Loaded(val_dataset, config), config, config.VALIDATION_STEPS, stream=1)
+            validate = functools.partial(validation_losses, graph, held_out, callbacks)
+        print(f"epochs {self.epoch + 1} to {epochs} of '{folder.name}', layers {layers}, rate {learning_rate:g}")
+        resume = replace(self._loaded, epoch=self.epoch)
+        self._forget_optimizer()
+        fit(
+            graph,
+            config,
+            [Stage(layers, epochs, learning_rate)],
+            Stream(loaded, config, config.STEPS_PER_EPOCH),
+            folder.checkpoint,
+            resume=resume,
+            validate=validate,
+            callbacks=callbacks,
+        )
+        return history
+
+    def _count(self, epoch: int) -> None:
+        """Notes that an epoch is finished and logged."""
+        self.epoch, self._loaded = epoch, Checkpoint(log=tuple(read_json(self.log_folder().path / "log.json")))
+
+    def _forget_optimizer(self) -> None:
+        """The weights change, so that a checkpoint's optimizer does not belong to them any more."""
+        self._loaded = Checkpoint(log=self._loaded.log)
 
     def anchors(self, shape: Sequence[int]) -> np.ndarray:
         """Normalised anchors float32 (A, 4) of a canvas (height, width, ...), computed once per size."""
@@ -287,7 +221,7 @@ class MaskRCNN:
 
     def _inputs(self, images: Sequence[np.ndarray]) -> tuple[list[np.ndarray], list[tuple[int, int, int, int]]]:
         if self.mode != "inference":
-            raise InputError("detection needs a model built with mode='inference'.")
+            raise ValueError("detection needs a model built with mode='inference'.")
         molded, metas, placements = mold_inputs(images, self.config)
         anchors = np.broadcast_to(self.anchors(molded.shape[1:]), (len(images), *self.anchors(molded.shape[1:]).shape))
         windows = normalized_windows(metas, molded.shape[1:3])
@@ -310,7 +244,7 @@ class MaskRCNN:
     ) -> list[dict[str, np.ndarray]]:
         """`detect` on molded images float32 (N, H, W, 3) with metas (N, IMAGE_META_SIZE), in the canvas' own pixels."""
         if self.mode != "inference":
-            raise InputError("detection needs a model built with mode='inference'.")
+            raise ValueError("detection needs a model built with mode='inference'.")
         if verbose:
             print(f"K looks at {len(molded_images)} molded images of {molded_images.shape[1:]}")
         shape = molded_images.shape[1:3]
@@ -347,17 +281,7 @@ class MaskRCNN:
         """As `detect`, without masks: the mask head and the pasting are never run."""
         if self._detector is None:
             detections = self.keras_model.output["detections"]
-            self._detector = _without_xla(keras.Model(self.keras_model.inputs, detections))
+            self._detector = without_xla(keras.Model(self.keras_model.inputs, detections))
         inputs, windows = self._inputs(images)
         detections = np.asarray(self._detector.predict_on_batch(inputs))
-        results = []
-        for index, image in enumerate(images):
-            boxes, rows = unmold_boxes(detections[index], image.shape[:2], inputs[0].shape[1:3], windows[index])
-            results.append(
-                {
-                    "rois": boxes,
-                    "class_ids": detections[index, rows, 4].astype(np.int32),
-                    "scores": detections[index, rows, 5],
-                }
-            )
-        return results
+        return box_results(detections, [image.shape[:2] for image in images], inputs[0].shape[1:3], windows)

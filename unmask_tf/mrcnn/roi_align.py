@@ -77,6 +77,7 @@ def pyramid_level(boxes: Any, image_area: Any) -> Any:
     return ops.clip(level, 2, 5)
 
 
+@keras.saving.register_keras_serializable(package="unmask_tf")
 class PyramidROIAlign(layers.Layer):
     """Crops each box from the pyramid level that suits its size.
 
@@ -97,6 +98,9 @@ class PyramidROIAlign(layers.Layer):
 
     def compute_output_shape(self, input_shape: Any) -> tuple[None, int, int, int]:
         return (None, self.pool, self.pool, input_shape[2][-1])
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "pool": self.pool}
 
 
 def _align_tensorflow(boxes: Any, level: Any, pyramid: list[Any], pool: int) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -36,28 +37,34 @@ def build_rpn(config: Config) -> keras.Model:
     return keras.Model(features, [logits, layers.Activation("softmax")(logits), deltas], name="rpn_model")
 
 
+@keras.saving.register_keras_serializable(package="unmask_tf")
 class ProposalLayer(layers.Layer):
     """Turns RPN outputs into proposals: best scores, deltas applied, clipped, suppressed.
 
-    Call with probabilities (B, A, 2), deltas (B, A, 4) and normalised anchors (B, A, 4), or without anchors where they
-    were given at construction (A, 4); gives normalised proposals (B, count, 4), by falling score, zero where fewer.
+    Call with probabilities (B, A, 2), deltas (B, A, 4) and normalised anchors (B, A, 4); gives normalised proposals
+    (B, count, 4), by falling score, zero where fewer.
+
+    Args:
+        count: proposals an image (POST_NMS_ROIS_TRAINING or _INFERENCE).
+        limit: anchors an image that are looked at, the best (PRE_NMS_LIMIT).
+        nms_threshold: IoU above which the lower score falls (RPN_NMS_THRESHOLD).
+        box_std_dev: units of the deltas dy, dx, log dh, log dw (RPN_BBOX_STD_DEV).
     """
 
-    def __init__(self, config: Config, count: int, anchors: np.ndarray | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, count: int, limit: int, nms_threshold: float, box_std_dev: Sequence[float], **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
-        self.config, self.count, self.anchors = config, count, anchors
+        self.count, self.limit, self.nms_threshold = count, limit, nms_threshold
+        self.box_std_dev = tuple(float(unit) for unit in box_std_dev)
 
     def call(self, inputs: list[Any]) -> Any:
-        probabilities, deltas = (ops.stop_gradient(x) for x in inputs[:2])
-        anchors = ops.zeros_like(deltas) + self.anchors[None] if self.anchors is not None else inputs[2]
-        scores = probabilities[..., 1]
-        limit = self.config.PRE_NMS_LIMIT
+        probabilities, deltas, anchors = (ops.stop_gradient(x) for x in inputs)
+        scores, limit = probabilities[..., 1], self.limit
         if scores.shape[1] is not None:
             limit = min(limit, scores.shape[1])
         scores, best = ops.top_k(scores, limit)
-        deltas = ops.take_along_axis(deltas, best[..., None], axis=1) * np.asarray(
-            self.config.RPN_BBOX_STD_DEV, "float32"
-        )
+        deltas = ops.take_along_axis(deltas, best[..., None], axis=1) * np.asarray(self.box_std_dev, "float32")
         anchors = ops.take_along_axis(anchors, best[..., None], axis=1)
         proposals = box_math.decode_deltas(anchors, deltas, ops)
         proposals = box_math.clip(proposals, ops.convert_to_tensor([[0.0, 0.0, 1.0, 1.0]]), ops)
@@ -66,10 +73,24 @@ class ProposalLayer(layers.Layer):
             scores,
             ops.ones_like(scores, dtype="bool"),
             max_output=self.count,
-            iou_threshold=self.config.RPN_NMS_THRESHOLD,
+            iou_threshold=self.nms_threshold,
         )
         proposals = ops.take_along_axis(proposals, indices[..., None], axis=1)
         return ops.where(kept[..., None], proposals, 0.0)
 
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, int, int]:
         return (input_shape[0][0], self.count, 4)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "count": self.count,
+            "limit": self.limit,
+            "nms_threshold": self.nms_threshold,
+            "box_std_dev": list(self.box_std_dev),
+        }
+
+
+def proposal_layer(config: Config, count: int) -> ProposalLayer:
+    """The `ProposalLayer` of a configuration, Matterport's `ROI`."""
+    return ProposalLayer(count, config.PRE_NMS_LIMIT, config.RPN_NMS_THRESHOLD, config.RPN_BBOX_STD_DEV, name="ROI")

@@ -1,85 +1,66 @@
-"""Training images loaded on demand, from a Matterport-style `Dataset` or a `PartDataset`, augmented and batched."""
+"""Where training's batches come from.
+
+Three kinds of `Images` give ground truth one by one: `Ready` from memory, `Loaded` from a `PartDataset` (a random part
+of each image, if asked) or from a Matterport-style `Dataset` with augmentation. Two kinds of `Source` make batches of
+them: `Passes` shows every image once an epoch, `Stream` an endless sequence of passes cut into epochs of any length.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from unmask_tf.data.part_instances import PartDataset
 from unmask_tf.errors import InputError
 from unmask_tf.mrcnn.anchors import pyramid_anchors
+from unmask_tf.mrcnn.augmentation import FLIP, augment_by, check_augmentation
 from unmask_tf.mrcnn.config import Config
-from unmask_tf.mrcnn.ground_truth import Augment, GroundTruth, mirror, place_ground_truth, training_batch
+from unmask_tf.mrcnn.ground_truth import GroundTruth, mirror, place_ground_truth, training_batch, zoomed
 
-FLIP = "fliplr"
-# imgaug's augmenters that move pixels; the others change colours, which masks do not have.
-_GEOMETRIC = (
-    *("Sequential", "SomeOf", "OneOf", "Sometimes"),
-    *("Fliplr", "Flipud", "CropAndPad", "Affine", "PiecewiseAffine"),
-)
+Batch = dict[str, np.ndarray]
+"""Inputs of the training graph, by name."""
 
 
-class _MaskHooks:
-    """What imgaug asks before each augmenter: only geometric ones may touch masks."""
+class Source(Protocol):
+    """Training's batches: `steps` an epoch, each a function of (SEED, epoch, its number) alone."""
 
-    def is_activated(self, images: Any, augmenter: Any, parents: Any, default: bool) -> bool:
-        return type(augmenter).__name__ in _GEOMETRIC
+    steps: int
 
-    def is_propagating(self, images: Any, augmenter: Any, parents: Any, default: bool) -> bool:
-        return default
-
-    def preprocess(self, images: Any, augmenter: Any, parents: Any) -> Any:
-        return images
-
-    def postprocess(self, images: Any, augmenter: Any, parents: Any) -> Any:
-        return images
+    def batches(self, epoch: int) -> Iterator[Batch]:
+        """The batches of an epoch (0 is the first), in order."""
 
 
-def check_augmentation(augmentation: Any) -> None:
-    """Refuses what is neither None, "fliplr", an imgaug augmenter nor a function.
+class Images(Protocol):
+    """Images as ground truth on the canvas."""
 
-    Raises:
-        InputError: it is something else.
-    """
-    known = augmentation is None or augmentation == FLIP
-    if not (known or hasattr(augmentation, "to_deterministic") or callable(augmentation)):
-        raise InputError(
-            f"augmentation is {augmentation!r}. Give None, '{FLIP}', an imgaug augmenter, or a function "
-            "(image, masks, rng) -> (image, masks)."
-        )
+    def __len__(self) -> int: ...
+
+    def load(self, position: int, rng: np.random.RandomState) -> GroundTruth:
+        """Ground truth of the image at `position`; whatever is random about it is drawn by `rng`."""
 
 
-def _augment(augmentation: Any, rng: np.random.RandomState, name: str) -> Augment | None:
-    """The augmentation of one image, or None where pixels stay (mirroring is done on the finished ground truth)."""
-    if augmentation is None or augmentation == FLIP:
-        return None
+class Ready:
+    """Ground truths that are held in memory; half of the images are mirrored."""
 
-    def apply(image: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        if hasattr(augmentation, "to_deterministic"):
-            once = augmentation.to_deterministic()  # the same random draw for image and masks
-            changed = once.augment_image(image)
-            changed_masks = once.augment_image(masks.astype(np.uint8), hooks=_MaskHooks()) if masks.size else masks
-        else:
-            changed, changed_masks = augmentation(image, masks, rng)
-        for what, before, after in (("image", image, changed), ("masks", masks, changed_masks)):
-            if np.shape(after) != before.shape:
-                raise InputError(
-                    f"the augmentation turned the {what} of {name} from shape {before.shape} to {np.shape(after)}. "
-                    "It must keep the size; pad or crop back."
-                )
-        return np.asarray(changed).astype(image.dtype), np.asarray(changed_masks).astype(bool)
+    def __init__(self, truths: Sequence[GroundTruth], config: Config) -> None:
+        self.truths, self.config = truths, config
 
-    return apply
+    def __len__(self) -> int:
+        return len(self.truths)
+
+    def load(self, position: int, rng: np.random.RandomState) -> GroundTruth:
+        truth = self.truths[position]
+        return mirror(truth, self.config) if rng.randint(2) else truth
 
 
-class Samples:
-    """The images of a dataset as ground truth on the canvas, each loaded when it is asked for.
+class Loaded:
+    """The images of a dataset, each loaded when it is asked for.
 
     Args:
         dataset: a `Dataset` (or anything with `image_ids`, `image_info`, `source_class_ids`, `load_image` and
@@ -87,16 +68,23 @@ class Samples:
         config: K's settings.
         augmentation: None, "fliplr", an imgaug augmenter, or a function (see `MaskRCNN.train`).
         no_augmentation_sources: sources whose images stay as they are.
+        zoom: shows a random part of each image, enlarged by up to this factor (see `zoomed`); None: the whole image.
 
     Raises:
-        InputError: no dataset, not prepared, no images, or other classes than NUM_CLASSES.
+        TypeError: no dataset, or no augmentation.
+        ValueError: the dataset is not prepared, has no images, or other classes than NUM_CLASSES.
     """
 
     def __init__(
-        self, dataset: Any, config: Config, augmentation: Any = None, no_augmentation_sources: Sequence[str] = ()
+        self,
+        dataset: Any,
+        config: Config,
+        augmentation: Any = None,
+        no_augmentation_sources: Sequence[str] = (),
+        zoom: float | None = None,
     ) -> None:
         check_augmentation(augmentation)
-        self.dataset, self.config, self.augmentation = dataset, config, augmentation
+        self.dataset, self.config, self.augmentation, self.zoom = dataset, config, augmentation, zoom
         self.untouched = frozenset(no_augmentation_sources or ())
         self._empty: set[int] = set()
         if isinstance(dataset, PartDataset):
@@ -104,17 +92,17 @@ class Samples:
         elif hasattr(dataset, "load_mask") and hasattr(dataset, "image_ids"):
             self.ids, classes = [int(i) for i in dataset.image_ids], getattr(dataset, "num_classes", None)
             if not self.ids and dataset.image_info:
-                raise InputError(
+                raise ValueError(
                     f"the dataset has {len(dataset.image_info)} images, but is not prepared. Call its prepare() first."
                 )
         else:
-            raise InputError(
+            raise TypeError(
                 f"{type(dataset).__name__} is no dataset to train on. Give a unmask_tf.mrcnn.Dataset or a PartDataset."
             )
         if not self.ids:
-            raise InputError("the dataset has no images. Add some (add_image) before prepare().")
+            raise ValueError("the dataset has no images. Add some (add_image) before prepare().")
         if classes != config.NUM_CLASSES:
-            raise InputError(
+            raise ValueError(
                 f"the dataset has {classes} classes with the background, but NUM_CLASSES is {config.NUM_CLASSES}. "
                 "Set NUM_CLASSES to the dataset's, or add the missing classes."
             )
@@ -123,7 +111,12 @@ class Samples:
         return len(self.ids)
 
     def load(self, position: int, rng: np.random.RandomState) -> GroundTruth:
-        """Ground truth of the image at `position`; `rng` draws its crop and its augmentation."""
+        """Ground truth of the image at `position`; `rng` draws its part, its crop and its augmentation.
+
+        Raises:
+            ValueError: the dataset or the augmentation gives arrays of a wrong shape or type.
+            InputError: an image cannot be read.
+        """
         image_id, active, source = self.ids[position], None, None
         if isinstance(self.dataset, PartDataset):
             name = str(self.dataset.images[image_id].path)
@@ -136,8 +129,10 @@ class Samples:
             active = np.zeros(self.config.NUM_CLASSES, np.float32)
             known = self.dataset.source_class_ids.get(source, list(range(self.config.NUM_CLASSES)))
             active[known] = 1
+        if self.zoom is not None:
+            image, *instances = zoomed(image, *instances, self.zoom, rng)
         augmentation = None if source in self.untouched else self.augmentation
-        augment = _augment(augmentation, rng, name)
+        augment = augment_by(augmentation, rng, name)
         truth = place_ground_truth(image, *instances, self.config, rng, augment)
         if augmentation == FLIP and rng.randint(2):
             truth = mirror(truth, self.config)
@@ -147,23 +142,23 @@ class Samples:
         """Image, and class ids, boxes, masks and has-mask flags as a user's dataset gives them, checked."""
         image = np.asarray(self.dataset.load_image(image_id))
         if image.ndim != 3 or image.shape[-1] != 3 or image.dtype.kind not in "ui":
-            raise InputError(
+            raise ValueError(
                 f"{name}: load_image returned {image.dtype} of shape {image.shape}; uint8 (H, W, 3) was expected."
             )
         if image.dtype != np.uint8:
             if image.min() < 0 or image.max() > 255:
-                raise InputError(f"{name}: load_image returned pixels from {image.min()} to {image.max()}; give uint8.")
+                raise ValueError(f"{name}: load_image returned pixels from {image.min()} to {image.max()}; give uint8.")
             image = image.astype(np.uint8)
         masks, class_ids = (np.asarray(value) for value in self.dataset.load_mask(image_id))
         if len(class_ids) == 0:
             masks = np.zeros((*image.shape[:2], 0), bool)
         if masks.shape != (*image.shape[:2], len(class_ids)):
-            raise InputError(
+            raise ValueError(
                 f"{name}: load_mask returned masks {masks.shape} and {len(class_ids)} class ids for an image of "
                 f"shape {image.shape}; masks must be (H, W, instances)."
             )
         if len(class_ids) and np.abs(class_ids).max() >= self.config.NUM_CLASSES:
-            raise InputError(
+            raise ValueError(
                 f"{name}: load_mask returned the class id {class_ids[np.abs(class_ids).argmax()]}, but there are only "
                 f"{self.config.NUM_CLASSES} classes."
             )
@@ -190,37 +185,86 @@ class Samples:
             truth = self.load(other, rng)
             if (truth.class_ids > 0).any():
                 return truth
-            if self.augmentation is None and self.config.IMAGE_RESIZE_MODE != "crop":
+            if self.augmentation is None and self.zoom is None and self.config.IMAGE_RESIZE_MODE != "crop":
                 self._empty.add(other)  # it will be empty every time
         raise InputError("no image of the dataset shows an instance of a class. Check load_mask or the annotations.")
 
 
-def sample_batches(
-    samples: Samples, first: int, count: int, stream: int = 0, workers: int | None = None
-) -> Iterator[dict[str, np.ndarray]]:
-    """Batches number `first` to `first + count - 1` of an endless sequence of passes, each in a new order.
+class Passes:
+    """Every image once an epoch, in an order of its own; images without a part are shown too, as negatives.
 
-    Batch n is a function of (SEED, stream, n) alone, but for an imgaug augmenter, which draws from its own state. The
-    next batches are prepared while the network works.
+    Images that fill no whole batch are left out for the epoch.
+
+    Args:
+        images: what to show.
+        config: BATCH_SIZE, SEED, and the sizes of a batch.
+
+    Raises:
+        InputError: the images do not fill one batch.
     """
-    config = samples.config
-    anchors = pyramid_anchors(config, config.IMAGE_SHAPE)
 
-    @lru_cache(maxsize=4)
-    def order(number: int) -> np.ndarray:
-        return np.random.RandomState([config.SEED, stream, 0, number]).permutation(len(samples))
+    def __init__(self, images: Images, config: Config) -> None:
+        self.images, self.config, self.steps = images, config, len(images) // config.BATCH_SIZE
+        self._anchors = pyramid_anchors(config, config.IMAGE_SHAPE)
+        if not self.steps:
+            raise InputError(
+                f"K has {len(images)} images to train on, but a batch needs {config.BATCH_SIZE}. "
+                "Check the training annotations, or lower IMAGES_PER_GPU."
+            )
 
-    def prepare(number: int) -> dict[str, np.ndarray]:
-        rng = np.random.RandomState([config.SEED, stream, 1, number])
-        slots = range(number * config.BATCH_SIZE, (number + 1) * config.BATCH_SIZE)
-        truths = [samples.load_object(int(order(s // len(samples))[s % len(samples)]), rng) for s in slots]
-        return training_batch(truths, anchors, config, rng)
+    def batches(self, epoch: int) -> Iterator[Batch]:
+        size, seed = self.config.BATCH_SIZE, self.config.SEED
+        order = np.random.RandomState([seed, epoch]).permutation(len(self.images))
 
-    if workers is None:
-        # An imgaug augmenter has one random state, so its images are drawn one after another.
-        workers = 1 if hasattr(samples.augmentation, "to_deterministic") else min(4, os.cpu_count() or 1)
+        def prepare(number: int) -> Batch:
+            rng = np.random.RandomState([seed, epoch, number])
+            truths = [self.images.load(i, rng) for i in order[number * size : (number + 1) * size]]
+            return training_batch(truths, self._anchors, self.config, rng)
+
+        return prepared(prepare, 0, self.steps, workers=1)
+
+
+class Stream:
+    """An endless sequence of passes over the images, each in a new order, cut into epochs of `steps` batches.
+
+    An image without an instance is replaced by another. An imgaug augmenter draws from its own state, so with it the
+    batches do not follow from the seed.
+
+    Args:
+        images: what to show.
+        config: BATCH_SIZE, SEED, and the sizes of a batch.
+        steps: batches an epoch.
+        stream: another number gives another sequence.
+        workers: threads that prepare batches; None: up to four.
+    """
+
+    def __init__(self, images: Loaded, config: Config, steps: int, stream: int = 0, workers: int | None = None) -> None:
+        if workers is None:
+            # An imgaug augmenter has one random state, so its images are drawn one after another.
+            workers = 1 if hasattr(images.augmentation, "to_deterministic") else min(4, os.cpu_count() or 1)
+        self.images, self.config, self.steps, self.stream, self.workers = images, config, steps, stream, workers
+        self._anchors = pyramid_anchors(config, config.IMAGE_SHAPE)
+
+    def batches(self, epoch: int) -> Iterator[Batch]:
+        images, size, seed = self.images, self.config.BATCH_SIZE, self.config.SEED
+
+        @lru_cache(maxsize=4)
+        def order(number: int) -> np.ndarray:
+            return np.random.RandomState([seed, self.stream, 0, number]).permutation(len(images))
+
+        def prepare(number: int) -> Batch:
+            rng = np.random.RandomState([seed, self.stream, 1, number])
+            slots = range(number * size, (number + 1) * size)
+            truths = [images.load_object(int(order(s // len(images))[s % len(images)]), rng) for s in slots]
+            return training_batch(truths, self._anchors, self.config, rng)
+
+        return prepared(prepare, epoch * self.steps, self.steps, self.workers)
+
+
+def prepared(prepare: Callable[[int], Batch], first: int, count: int, workers: int) -> Iterator[Batch]:
+    """`prepare(first)` to `prepare(first + count - 1)`; the next ones are made while the network works."""
+    last = first + count
     with ThreadPoolExecutor(workers) as pool:
-        last = first + count
         waiting = [pool.submit(prepare, number) for number in range(first, min(first + workers + 2, last))]
         try:
             for number in range(first, last):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -87,28 +88,53 @@ def expand_masks(gt_boxes: np.ndarray, small: np.ndarray, shape: tuple[int, int]
     return masks
 
 
+@keras.saving.register_keras_serializable(package="unmask_tf")
 class DetectionTargetLayer(layers.Layer):
     """Samples ROIs for the heads and builds their targets.
 
     Call with proposals (B, N, 4), gt class ids (B, G), normalised gt boxes (B, G, 4), gt masks (B, h, w, G; cut to the
-    boxes when USE_MINI_MASK) and has-mask flags (B, G). Zero rows are padding; negative class ids are crowds.
+    boxes with `mini_masks`) and has-mask flags (B, G). Zero rows are padding; negative class ids are crowds.
 
-    Gives, with T = TRAIN_ROIS_PER_IMAGE and P = int(T * ROI_POSITIVE_RATIO):
+    Gives, with T = `count` and P = int(T * `positive_ratio`):
         rois (B, T, 4) normalised, the P slots for positives first;
         class ids int32 (B, T), 0 for negatives and padding;
-        deltas (B, T, 4) in units of BBOX_STD_DEV;
-        masks (B, P, *MASK_SHAPE) of 0 and 1; and has-mask (B, P).
+        deltas (B, T, 4) in units of `box_std_dev`;
+        masks (B, P, *mask_shape) of 0 and 1; and has-mask (B, P).
+
+    Args:
+        count: ROIs an image (TRAIN_ROIS_PER_IMAGE).
+        positive_ratio: share of them that are positive (ROI_POSITIVE_RATIO).
+        box_std_dev: units of the deltas (BBOX_STD_DEV).
+        mask_shape: (height, width) of a mask target (MASK_SHAPE).
+        mini_masks: the gt masks are cut to their boxes (USE_MINI_MASK).
+        seed: of the sampling (SEED).
     """
 
-    def __init__(self, config: Config, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        count: int,
+        positive_ratio: float,
+        box_std_dev: Sequence[float],
+        mask_shape: Sequence[int],
+        mini_masks: bool,
+        seed: int,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
-        self.config = config
-        self.seed_generator = keras.random.SeedGenerator(config.SEED)
-        self.positives = int(config.TRAIN_ROIS_PER_IMAGE * config.ROI_POSITIVE_RATIO)
+        self.count, self.positive_ratio, self.mini_masks, self.seed = count, positive_ratio, mini_masks, seed
+        self.box_std_dev = tuple(float(unit) for unit in box_std_dev)
+        self.mask_shape = (int(mask_shape[0]), int(mask_shape[1]))
+        self.positives = int(count * positive_ratio)
+        self.seed_generator = keras.random.SeedGenerator(seed)
+
+    def sample_from(self, draw: int) -> None:
+        """Lets the next call sample as the call number `draw` (0 is the first) of a new layer would."""
+        state = self.seed_generator.state
+        state.assign(np.array([self.seed, draw], state.dtype))
 
     def call(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         proposals, class_ids, gt_boxes, gt_masks, has_mask = (ops.stop_gradient(x) for x in inputs)
-        total, positives = self.config.TRAIN_ROIS_PER_IMAGE, self.positives
+        total, positives = self.count, self.positives
         class_ids = ops.cast(class_ids, "int32")
 
         iou = box_math.iou_matrix(proposals, gt_boxes, ops)
@@ -125,7 +151,7 @@ class DetectionTargetLayer(layers.Layer):
         positive_valid = positive_rank > 0
         count = ops.sum(ops.cast(positive_valid, "float32"), axis=1, keepdims=True)
         # Multiplied by the reciprocal, as Matterport does: in float32, 66 / 0.33 falls below 200.
-        negative_count = ops.floor(count * (1.0 / self.config.ROI_POSITIVE_RATIO)) - count
+        negative_count = ops.floor(count * (1.0 / self.positive_ratio)) - count
         slots = ops.arange(total - positives, dtype="float32")[None]
         negative_valid = ops.logical_and(negative_rank > 0, slots < negative_count)
 
@@ -140,7 +166,7 @@ class DetectionTargetLayer(layers.Layer):
         unit = ops.convert_to_tensor([0.0, 0.0, 1.0, 1.0])
         some = positive_valid[..., None]
         safe_rois, safe_boxes = ops.where(some, positive_rois, unit), ops.where(some, matched_boxes, unit)
-        deltas = box_math.encode_deltas(safe_rois, safe_boxes, ops) / np.asarray(self.config.BBOX_STD_DEV, "float32")
+        deltas = box_math.encode_deltas(safe_rois, safe_boxes, ops) / np.asarray(self.box_std_dev, "float32")
 
         masks = self._mask_targets(gt_masks, best, safe_rois, safe_boxes)
         masks = ops.where(some[..., None], masks, 0.0)
@@ -152,26 +178,26 @@ class DetectionTargetLayer(layers.Layer):
         return rois, ops.pad(matched_ids, padding), ops.pad(deltas, (*padding, (0, 0))), masks, has_mask
 
     def _mask_targets(self, gt_masks: Any, best: Any, rois: Any, matched_boxes: Any) -> Any:
-        """The part of each matched mask that the ROI sees, at MASK_SHAPE: (B, P, *MASK_SHAPE) of 0 and 1."""
+        """The part of each matched mask that the ROI sees: (B, P, *mask_shape) of 0 and 1."""
         masks = ops.transpose(ops.cast(gt_masks, "float32"), (0, 3, 1, 2))
         masks = ops.take_along_axis(masks, best[..., None, None], axis=1)
         height, width = masks.shape[2], masks.shape[3]
         windows = rois
-        if self.config.USE_MINI_MASK:
+        if self.mini_masks:
             origin, span = matched_boxes[..., :2], matched_boxes[..., 2:] - matched_boxes[..., :2]
             windows = ops.concatenate([(rois[..., :2] - origin) / span, (rois[..., 2:] - origin) / span], axis=-1)
         crops = crop_and_resize(
-            ops.reshape(masks, (-1, height, width, 1)), ops.reshape(windows, (-1, 4)), self.config.MASK_SHAPE
+            ops.reshape(masks, (-1, height, width, 1)), ops.reshape(windows, (-1, 4)), self.mask_shape
         )
-        return ops.round(ops.reshape(crops, (-1, self.positives, *self.config.MASK_SHAPE)))
+        return ops.round(ops.reshape(crops, (-1, self.positives, *self.mask_shape)))
 
     def compute_output_shape(self, input_shape: Any) -> list[tuple[int | None, ...]]:
-        batch, total = input_shape[0][0], self.config.TRAIN_ROIS_PER_IMAGE
+        batch, total = input_shape[0][0], self.count
         return [
             (batch, total, 4),
             (batch, total),
             (batch, total, 4),
-            (batch, self.positives, *self.config.MASK_SHAPE),
+            (batch, self.positives, *self.mask_shape),
             (batch, self.positives),
         ]
 
@@ -179,3 +205,27 @@ class DetectionTargetLayer(layers.Layer):
         shapes = self.compute_output_shape([x.shape for x in inputs])
         types = ("float32", "int32", "float32", "float32", "bool")
         return tuple(keras.KerasTensor(shape, dtype) for shape, dtype in zip(shapes, types, strict=True))
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "count": self.count,
+            "positive_ratio": self.positive_ratio,
+            "box_std_dev": list(self.box_std_dev),
+            "mask_shape": list(self.mask_shape),
+            "mini_masks": self.mini_masks,
+            "seed": self.seed,
+        }
+
+
+def detection_target_layer(config: Config) -> DetectionTargetLayer:
+    """The `DetectionTargetLayer` of a configuration."""
+    return DetectionTargetLayer(
+        config.TRAIN_ROIS_PER_IMAGE,
+        config.ROI_POSITIVE_RATIO,
+        config.BBOX_STD_DEV,
+        config.MASK_SHAPE,
+        config.USE_MINI_MASK,
+        config.SEED,
+        name="proposal_targets",
+    )

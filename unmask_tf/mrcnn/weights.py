@@ -169,10 +169,11 @@ def read_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
     return {name: value for name, (_, value) in _read(path, lambda dataset: tuple(dataset.shape)).items()}
 
 
-def read_state(path: str | Path) -> dict[str, np.ndarray]:
-    """The training state that `save_weights` put beside the weights; empty if there is none."""
+def read_state(path: str | Path, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    """The training state that `save_weights` put beside the weights: what of `names` is there; None: all."""
     with h5py.File(path, "r") as file:
-        return {key: np.asarray(value) for key, value in file.get(STATE, {}).items()}
+        held = file.get(STATE, {})
+        return {key: np.asarray(held[key]) for key in (held if names is None else names) if key in held}
 
 
 def parts_state(parts: Sequence[str]) -> dict[str, np.ndarray]:
@@ -218,7 +219,7 @@ def _excluder(exclude: Sequence[str]) -> Callable[[str, str], bool]:
     try:
         patterns = [re.compile(pattern) for pattern in exclude]
     except re.error as error:
-        raise InputError(f"`exclude` holds '{error.pattern}', which is no regular expression: {error}.") from error
+        raise ValueError(f"`exclude` holds '{error.pattern}', which is no regular expression: {error}.") from error
     return lambda group, name: any(p.fullmatch(x) for p in patterns for x in (group, name.split("/")[0]))
 
 
