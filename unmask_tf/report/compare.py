@@ -1,0 +1,142 @@
+"""A run's results against the paper's: the paper's claims, and a listing number by number with tolerances."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from unmask_tf.errors import InputError
+from unmask_tf.experiment.rows import RowSet
+from unmask_tf.files import write_text
+from unmask_tf.report.cells import CELL, DEFENCES, attack_label, label, setup_labels
+from unmask_tf.report.claims import Claim, evaluate_claims
+from unmask_tf.report.published import read_published
+from unmask_tf.report.results import find_model_k, need
+from unmask_tf.report.soundness import mark, unsound
+from unmask_tf.report.statistics import accuracies, aucs, detections, number_frame
+from unmask_tf.report.text import MISSING, Table, aligned, csv, markdown, number
+
+# A difference of exactly the tolerance is within it, whatever its last bit.
+_ROUNDING = 1e-9
+_KEY = ["kind", *CELL, "defence"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tolerances:
+    """Largest differences, as fractions, that count as agreement.
+
+    Raises:
+        InputError: one is not a number of at least 0.
+    """
+
+    accuracy: float = 0.10
+    auc: float = 0.03
+    map50: float = 0.10
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not (np.isfinite(value) and value >= 0):
+                raise InputError(f"the tolerance of {name} is {value}. Give a fraction of at least 0, such as 0.10.")
+
+
+def expectation(data: str) -> str:
+    """What may be expected of numbers from this data."""
+    if data == "paper":
+        return (
+            "The paper's data: the listing may be read number by number. M's backbones are Keras', so the last points "
+            "may differ."
+        )
+    return (
+        f"Data `{data}` is not the paper's, so the numbers are NOT expected to match the paper's one by one; what they "
+        "can meet are the paper's claims. The listing only shows how far the two lie apart."
+    )
+
+
+def listing(row_sets: Sequence[RowSet], map50: float | None, tolerances: Tolerances) -> tuple[pd.DataFrame, int, int]:
+    """The numbers that both we and the paper have.
+
+    Returns:
+        Columns kind, the cell, defence, ours, paper, difference, tolerance, within (yes or no) and mark (of an unsound
+        attack), in the order of our tables; and how many numbers only we, and only the paper, have.
+    """
+    ours = pd.concat([accuracies(row_sets), aucs(detections(row_sets))])
+    if map50 is not None:
+        ours = pd.concat([ours, number_frame([{"kind": "map50", "value": map50}])])
+    ours, paper = ours.dropna(subset="value"), read_published().numbers
+    both = ours.merge(paper, on=_KEY, suffixes=("", "_paper"))
+    frame = both[_KEY].assign(
+        ours=both["value"],
+        paper=both["value_paper"],
+        difference=both["value"] - both["value_paper"],
+        tolerance=[getattr(tolerances, kind) for kind in both["kind"]],
+    )
+    within = frame["difference"].abs() <= frame["tolerance"] + _ROUNDING
+    verdicts = unsound(row_sets)
+    marks = [mark(verdicts, tuple(cell), d) for *cell, d in both[[*CELL, "defence"]].itertuples(index=False)]
+    return frame.assign(within=np.where(within, "yes", "no"), mark=marks), len(ours) - len(both), len(paper) - len(both)
+
+
+def _render(
+    data: str,
+    claims: Sequence[Claim],
+    found: tuple[pd.DataFrame, int, int],
+    table: Table,
+    heading: Callable[[str], str],
+) -> str:
+    frame, ours_only, paper_only = found
+    verdict = {True: "yes", False: "NO", None: "not tested"}
+    holds = [claim.holds for claim in claims]
+    rows = []
+    for n in frame.to_dict("records"):
+        digits = 3 if n["kind"] == "auc" else 2
+        cell = [*setup_labels(n["model"], n["class_set"]), attack_label(n["attack"], n["epsilon_255"])]
+        name = label(n["defence"], DEFENCES) + (" AUC" if n["kind"] == "auc" else "")
+        rows.append(
+            [
+                *(["K", MISSING, MISSING, "mAP at IoU 0.5"] if n["kind"] == "map50" else [*cell, name]),
+                number(n["ours"], digits) + n["mark"],
+                number(n["paper"], digits),
+                number(n["difference"], digits, sign=True),
+                f"{n['within']} ({n['tolerance']:g})",
+            ]
+        )
+    within = int((frame["within"] == "yes").sum())
+    header = ["M", "CS", "Attack", "Number", "Ours", "Paper", "Difference", "Within"]
+    parts = [
+        expectation(data) + "\n",
+        heading("Claims of the paper"),
+        table(
+            ["Claim", "Ours", "Paper", "Holds"],
+            [[c.statement, c.ours, c.paper, verdict[c.holds]] for c in claims],
+            1,
+        ),
+        f"{holds.count(True)} hold, {holds.count(False)} do not, {holds.count(None)} could not be tested with this grid.\n",
+        heading("Number by number"),
+        *([table(header, rows, 4)] if rows else []),
+        f"{len(frame)} numbers compared: {within} within the tolerance, {len(frame) - within} outside. {ours_only} of "
+        f"ours have no counterpart in the paper, {paper_only} of the paper's none here.\n",
+        *(["† unsound: our attack failed a check; report.md names it.\n"] if frame["mark"].any() else []),
+    ]
+    return "\n".join(parts)
+
+
+def compare(folder: Path, tolerances: Tolerances | None = None) -> str:
+    """Compares a run with the paper; writes compare.md and compare.csv into `<results>/<profile>`.
+
+    Returns:
+        The comparison for the console.
+
+    Raises:
+        InputError: no or damaged results, or the folder cannot be written.
+    """
+    row_sets, model_k = need(folder, "grid"), find_model_k(folder)
+    found = listing(row_sets, model_k and model_k["map50"], tolerances or Tolerances())
+    data, claims = row_sets[0].header.data, evaluate_claims(row_sets)
+    title = f"# Comparison with the paper: profile `{folder.name}`\n\n"
+    write_text(folder / "compare.md", title + _render(data, claims, found, markdown, lambda name: f"## {name}\n"))
+    write_text(folder / "compare.csv", csv(found[0].drop(columns="mark")))
+    return _render(data, claims, found, aligned, lambda name: f"{name}\n{'=' * len(name)}\n")

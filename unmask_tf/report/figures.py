@@ -1,0 +1,266 @@
+"""Figures 2 to 5 from rows alone: the same rows give the same PNG bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from unmask_tf.defense.alignment import roc_curve
+from unmask_tf.errors import InputError
+from unmask_tf.experiment.rows import RowSet
+from unmask_tf.files import atomic_path
+from unmask_tf.report.cells import BENIGN, CLASS_SETS, DEFENCES, MODELS, attack_label, axes, label, rank, setup_labels
+from unmask_tf.report.line_search import Search, choose, searches
+from unmask_tf.report.published import read_published
+from unmask_tf.report.results import find, how_to_make
+from unmask_tf.report.statistics import accuracies, class_set_means, detections, lookup, same_cells
+from unmask_tf.report.text import beside
+
+# Okabe and Ito's palette: told apart with every common colour blindness. CS5a is dark orange and CS3b light blue, as
+# in the paper.
+_CLASS_SET_COLOURS = dict(zip(CLASS_SETS, ("#0072B2", "#56B4E9", "#D55E00", "#E69F00"), strict=True))
+_DEFENCE_COLOURS = dict(zip(DEFENCES, ("#999999", "#E69F00", "#F0D9A0", "#0072B2", "#7FB3D9"), strict=True))
+_OTHER_COLOURS = ("#009E73", "#CC79A7", "#000000", "#7F7F7F")
+# Light to dark with rising epsilon.
+_EPSILON_COLOURS = ("#DCE9F5", "#B3D0E8", "#7FB3D9", "#4A90C2", "#1F6AA5", "#0B3C68")
+_MODEL_LINES = dict(zip(MODELS, ("-", (0, (4, 1.5)), (0, (1, 1))), strict=True))
+_OTHER_LINES = ((0, (4, 1.5, 1, 1.5)), (0, (6, 1)))
+_RING = {"markersize": 10, "fillstyle": "none"}
+
+_STYLE: dict[str, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "figure.dpi": 150,
+    "figure.constrained_layout.use": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#555555",
+    "axes.titlesize": 9.5,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E4E4E4",
+    "grid.linewidth": 0.6,
+    "legend.facecolor": "white",
+    "legend.edgecolor": "none",
+    "legend.framealpha": 0.9,
+    "legend.fancybox": False,
+}
+
+
+def _styled(draw: Callable[..., Any]) -> Callable[..., Any]:
+    """Draws in this module's style, whatever the user's own matplotlibrc says, and leaves that as it is."""
+
+    @wraps(draw)
+    def styled(*arguments: Any) -> Any:
+        with matplotlib.rc_context():
+            matplotlib.rcdefaults()
+            matplotlib.rcParams.update(_STYLE)
+            return draw(*arguments)
+
+    return styled
+
+
+def _panels(rows: int, columns: int, width: float, height: float) -> tuple[Figure, np.ndarray]:
+    """A figure and its axes; not by pyplot, which would choose a backend and keep the figure alive."""
+    figure = Figure(figsize=(width, height))
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+
+
+def _styles(names: Iterable[str], known: dict[str, Any], others: Sequence[Any]) -> dict[str, Any]:
+    """A fixed style per known name, and the other styles, in turn, for the rest."""
+    rest = sorted(set(names) - set(known), key=lambda name: rank(name, known))
+    return known | {name: others[i % len(others)] for i, name in enumerate(rest)}
+
+
+def _legend_above(figure: Figure, axis: Axes) -> None:
+    handles, labels = axis.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=max(1, len(labels)), columnspacing=1.2)
+
+
+@_styled
+def figure2(search: Search) -> Figure:
+    """Figure 2: validation accuracy of M over the epsilon of its adversarial training.
+
+    A row per M; columns: benign images, PGD-Linf (mean over its budgets), the mean of both; a line per class set, with
+    a ring on the chosen epsilon. The paper's choice is the vertical line. (Its Figure 2 comes without numbers in the
+    text; what it plots follows from Section IV-A.)
+    """
+    models = list(dict.fromkeys(model for model, _ in search.accuracy))
+    colours = _styles((name for _, name in search.accuracy), _CLASS_SET_COLOURS, _OTHER_COLOURS)
+    titles = ["Benign", "PGD-L∞", "Mean of both"]
+    if not any("pgd_linf" in frame for frame in search.accuracy.values()):
+        titles = titles[:1]
+    epsilons, paper = search.epsilons, read_published().selected_epsilon
+    figure, grid = _panels(len(models), len(titles), 3.0 * len(titles) + 0.6, 2.6 * len(models) + 0.5)
+    for axes_row, model in zip(grid, models, strict=True):
+        for axis, title in zip(axes_row, titles, strict=True):
+            axis.set(title=f"{label(model, MODELS)}: {title}", ylim=(-3, 103), xlim=(-0.4, len(epsilons) - 0.6))
+            axis.set_xticks(range(len(epsilons)), [f"{e:g}" for e in epsilons])
+            if paper in epsilons:
+                at = epsilons.index(paper)
+                axis.axvline(at, color="#777777", linestyle=":", linewidth=1.4, label="the paper's choice")
+        for (own, class_set), frame in search.accuracy.items():
+            if own != model:
+                continue
+            benign, colour = frame[BENIGN], colours[class_set]
+            pgd = frame["pgd_linf"].mean(axis=1) if len(titles) > 1 else benign
+            chosen, at = choose([frame]).epsilon_255, [epsilons.index(epsilon) for epsilon in frame.index]
+            for axis, values in zip(axes_row, (benign, pgd, (benign + pgd) / 2), strict=False):
+                name = label(class_set, CLASS_SETS)
+                axis.plot(at, 100 * values, color=colour, marker="o", markersize=4, label=name)
+                axis.plot(epsilons.index(chosen), 100 * values[chosen], "o", color=colour, **_RING)
+        axes_row[0].set_ylabel("Validation accuracy (%)")
+    for axis in grid[-1]:
+        axis.set_xlabel("ε of adversarial training (1/255)")
+    grid[0, 0].plot([], [], "o", color="#777777", label="our choice", **_RING)
+    _legend_above(figure, grid[0, 0])
+    return figure
+
+
+@_styled
+def figure3(search: Search) -> Figure:
+    """Figure 3: validation accuracy without attack and under each, a bar per epsilon of adversarial training.
+
+    A panel per M and class set, titled with the chosen epsilon and the paper's; a dot stands over the best bars of each
+    attack, where not all are equal.
+    """
+    epsilons, vectors = search.epsilons, list(next(iter(search.accuracy.values())))
+    shades = np.linspace(0, len(_EPSILON_COLOURS) - 1, len(epsilons)).round().astype(int)
+    width, dot = 0.84 / len(epsilons), {"color": "black", "markersize": 2.8}
+    height = 2.7 * len(search.accuracy) + 0.5
+    figure, grid = _panels(len(search.accuracy), 1, max(7.0, 1.15 * len(vectors) + 1), height)
+    for axis, (setup, frame) in zip(grid[:, 0], search.accuracy.items(), strict=True):
+        heights = 100 * frame.reindex(index=epsilons, columns=vectors).to_numpy()
+        for i, epsilon in enumerate(epsilons):
+            at, colour = np.arange(len(vectors)) + (i - (len(epsilons) - 1) / 2) * width, _EPSILON_COLOURS[shades[i]]
+            axis.bar(at, heights[i], width * 0.94, color=colour, edgecolor="#555555", linewidth=0.4)
+            axis.plot([], [], "s", color=colour, markeredgecolor="#555555", label=f"ε={epsilon:g}")
+            best = (heights[i] == np.nanmax(heights, axis=0)) & (heights[i] > np.nanmin(heights, axis=0))
+            axis.plot(at[best], heights[i][best] + 4, "o", **dot)
+        axis.plot([], [], "o", label="best", **dot)
+        chosen, paper = f"{choose([frame]).epsilon_255:g}", f"{read_published().selected_epsilon:g}"
+        axis.set(title=f"{' '.join(setup_labels(*setup))}: chosen ε={chosen} (the paper: {paper})")
+        axis.set(ylim=(0, 110), xlim=(-0.6, len(vectors) - 0.4), yticks=range(0, 101, 20))
+        axis.set_ylabel("Validation accuracy (%)")
+        axis.grid(axis="x", visible=False)
+    grid[-1, 0].set_xticks(range(len(vectors)), [attack_label(*v).replace(" ε", "\nε") for v in vectors])
+    _legend_above(figure, grid[0, 0])
+    return figure
+
+
+@_styled
+def figure4(row_sets: Sequence[RowSet]) -> Figure:
+    """Figure 4: accuracy per class set, averaged over attacks, budgets and M, per defence.
+
+    Bars are ours; a black tick is the paper's mean over the same cells, where the paper has the class set.
+    """
+    numbers = accuracies(row_sets)
+    ours = class_set_means(numbers)
+    # The paper's mean over the cells we have, so that a partial grid is not compared with the whole one.
+    paper = class_set_means(same_cells(read_published().numbers, numbers)).reindex(
+        index=ours.index, columns=ours.columns
+    )
+    colours, width = _styles(ours, _DEFENCE_COLOURS, _OTHER_COLOURS), 0.81 / max(1, ours.shape[1])
+    figure, grid = _panels(1, 1, max(4.6, 1.6 + 0.5 * ours.size), 3.9)
+    axis, bars = grid[0, 0], []
+    for j, defence in enumerate(ours):
+        at, ticks = np.arange(len(ours)) + (j - (ours.shape[1] - 1) / 2) * width, paper[defence].to_numpy()
+        bars.append(axis.bar(at, ours[defence], width * 0.92, color=colours[defence], label=label(defence, DEFENCES)))
+        # A number stands above the higher of bar and tick, so that neither covers it.
+        for x, height, tick in zip(at, ours[defence], ticks, strict=True):
+            if not np.isnan(height):
+                axis.text(x, np.nanmax([height, tick]) + 1.5, f"{height:.0f}", ha="center", va="bottom", fontsize=8.5)
+        axis.hlines(ticks, at - width * 0.46, at + width * 0.46, colors="black", linewidth=1.6, zorder=3)
+    if paper.notna().any(axis=None):
+        bars += axis.plot([], [], color="black", linewidth=1.6, label="paper")
+    axis.set_xticks(np.arange(len(ours)), [label(name, CLASS_SETS) for name in ours.index])
+    axis.set(ylim=(0, 108), yticks=range(0, 101, 20), xlim=(-0.75, max(1, len(ours)) - 0.25))
+    axis.set(xlabel="Class set", ylabel="Accuracy under attack (%)")
+    axis.grid(axis="x", visible=False)
+    if bars:
+        axis.legend(handles=bars, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, columnspacing=1.4)
+    return figure
+
+
+@_styled
+def figure5(row_sets: Sequence[RowSet]) -> Figure:
+    """Figure 5: ROC of the detection, a panel per attack and budget, a line per class set, M and detector.
+
+    Legends give the AUC and, where the paper has published it, the paper's in parentheses. A panel without a
+    successful attack says so.
+    """
+    found, paper = detections(row_sets), lookup(read_published().numbers, "auc")
+    attacks = axes(d.header.cell for d in found)[1]
+    colours = _styles((d.header.class_set for d in found), _CLASS_SET_COLOURS, _OTHER_COLOURS)
+    lines = _styles((d.header.model for d in found), _MODEL_LINES, _OTHER_LINES)
+    widths = dict(zip(sorted({d.header.defence for d in found}, key=lambda n: rank(n, DEFENCES)), (1.6, 0.8, 2.8)))
+    columns = min(4, max(1, len(attacks)))
+    rows = max(1, -(-len(attacks) // columns))
+    figure, grid = _panels(rows, columns, 3.5 * columns + 0.3, 3.5 * rows + 0.3)
+    for axis in grid.flat[len(attacks) :]:
+        axis.set_visible(False)
+    for i, (axis, attack) in enumerate(zip(grid.flat, attacks, strict=False)):
+        axis.plot([0, 1], [0, 1], linestyle=":", color="#777777", linewidth=1.2)
+        for d in (d for d in found if d.header.cell[2:] == attack and len(d.labels)):
+            h, (fpr, tpr, _) = d.header, roc_curve(d.scores, d.labels)
+            names = reversed(setup_labels(h.model, h.class_set))
+            by = f" {label(h.defence, DEFENCES)}" if len(widths) > 1 else ""
+            text = f"{' '.join(names)}{by}  {beside(d.auc, paper.get((h.cell, h.defence)), digits=3)}"
+            style = {
+                "color": colours[h.class_set],
+                "linestyle": lines[h.model],
+                "linewidth": widths.get(h.defence, 0.8),
+            }
+            axis.plot(fpr, tpr, label=text, **style)
+        axis.set(title=attack_label(*attack), xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+        axis.set(xticks=np.linspace(0, 1, 6), yticks=np.linspace(0, 1, 6))
+        if i % columns == 0:
+            axis.set_ylabel("True positive rate")
+        if i + columns >= len(attacks):
+            axis.set_xlabel("False positive rate")
+            axis.tick_params(labelbottom=True)
+        if axis.get_legend_handles_labels()[0]:
+            axis.legend(loc="lower right", fontsize=7, title="AUC (paper)", title_fontsize=7, alignment="right")
+        else:
+            axis.text(0.5, 0.5, "no successful attack", ha="center", va="bottom", color="#777777")
+    return figure
+
+
+@_styled
+def save(figure: Figure, path: Path) -> Path:
+    """Writes a PNG, the same bytes for the same figure.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    with atomic_path(path) as temporary:
+        # The default metadata names matplotlib's version.
+        figure.savefig(temporary, format="png", metadata={"Software": None})
+    return path
+
+
+def write_figures(folder: Path) -> list[Path]:
+    """Writes what there is of Figures 2 and 3 (of each recipe's line search), 4 and 5 into `<results>/<profile>`.
+
+    Raises:
+        InputError: there are no results, a bundle is damaged, or the folder cannot be written.
+    """
+    row_sets, found = find(folder, "grid"), searches(find(folder, "line_search"))
+    if not row_sets and not found:
+        raise InputError(f"{folder} holds no results to draw. Run: {how_to_make(folder, 'grid')}")
+    paths = []
+    for search in found:
+        paths.append(save(figure2(search), folder / f"figure2{search.suffix}.png"))
+        paths.append(save(figure3(search), folder / f"figure3{search.suffix}.png"))
+    if row_sets:
+        paths += [save(figure4(row_sets), folder / "figure4.png"), save(figure5(row_sets), folder / "figure5.png")]
+    return paths

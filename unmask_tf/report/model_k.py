@@ -1,0 +1,45 @@
+"""Model K's evaluation: every average precision, part by part."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from unmask_tf.report.text import Table, aligned, number
+
+# Column title, key of the mean and key of the per-part values in model_k.json.
+_COLUMNS = (
+    ("COCO .5", "map50", "per_part"),
+    ("VOC .5", "voc_map50", "voc_per_part"),
+    ("box COCO .5", "map50_bbox", "per_part_bbox"),
+    ("box VOC .5", "voc_map50_bbox", "voc_per_part_bbox"),
+)
+
+
+def part_table(model_k: Mapping[str, Any], table: Table = aligned) -> str:
+    """The content of model_k.json as a table.
+
+    One row a part with its AP at IoU 0.5 (COCO's 101 points, VOC's area), of masks (where K was scored by them) and of
+    boxes; then the means, and a line with COCO's mAP over IoU 0.5 to 0.95 and Matterport's mean over images. Columns
+    that the file lacks, and the boxes' columns where K was scored by boxes alone, are left out.
+    """
+    masks = model_k.get("iou_type") == "segm"
+    columns = [
+        (title, mean, parts)
+        for title, mean, parts in _COLUMNS
+        if isinstance(model_k.get(parts), Mapping) and (masks or not title.startswith("box"))
+    ]
+    rows = [
+        [part, *(number(model_k[parts].get(part), 3) for _, _, parts in columns)]
+        for part in sorted({part for _, _, parts in columns for part in model_k[parts]})
+    ]
+    rows.append(["mean", *(number(model_k.get(mean), 3) for _, mean, _ in columns)])
+    text = table(["part", *(title for title, _, _ in columns)], rows, 1)
+    for title, name in (
+        ("mAP over IoU 0.5 to 0.95", "map"),
+        ("Mean over images at IoU 0.5 (Matterport's compute_ap)", "image_map50"),
+    ):
+        box = model_k.get(f"{name}_bbox") if masks else None
+        if name in model_k:
+            text += f"\n{title}: {number(model_k[name], 3)}" + (f" (boxes {number(box, 3)})" if box is not None else "")
+    return text + "\n"

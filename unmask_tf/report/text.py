@@ -1,0 +1,55 @@
+"""Numbers and tables as text: Markdown, the console, CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+
+MISSING = "-"
+# A header, rows, and how many columns are aligned left.
+Table = Callable[[Sequence[str], Iterable[Sequence[str]], int], str]
+
+
+def number(value: float | None, digits: int = 2, sign: bool = False) -> str:
+    """A number with fixed decimals, or a dash where there is none."""
+    if value is None or np.isnan(value):
+        return MISSING
+    # Adding 0.0 turns a rounded -0.0 into 0.0.
+    return f"{round(value, digits) + 0.0:{'+' if sign else ''}.{digits}f}"
+
+
+def beside(ours: float | None, paper: float | None, digits: int = 2, mark: str = "") -> str:
+    """`0.31† (0.29)`: our number with its mark, the paper's in parentheses where it has one."""
+    text = number(ours, digits) + mark
+    return text if paper is None or np.isnan(paper) else f"{text} ({number(paper, digits)})"
+
+
+def span(values: Iterable[float], digits: int = 0) -> str:
+    """`1 to 6`, or `6` where all are the same."""
+    texts = list(dict.fromkeys(number(value, digits) for value in sorted(values)))
+    return texts[0] if len(texts) == 1 else f"{texts[0]} to {texts[-1]}" if texts else MISSING
+
+
+def markdown(header: Sequence[str], rows: Iterable[Sequence[str]], left: int = 2) -> str:
+    """A Markdown table; the first `left` columns are aligned left, the others right."""
+    rule = ["---" if i < left else "---:" for i in range(len(header))]
+    return "".join(f"| {' | '.join(row)} |\n" for row in (header, rule, *rows))
+
+
+def aligned(header: Sequence[str], rows: Iterable[Sequence[str]], left: int = 2) -> str:
+    """A plain-text table for the console, aligned as `markdown` aligns."""
+    lines = [header, *rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    lines.insert(1, ["-" * width for width in widths])
+    return "".join(
+        "  ".join(f"{cell:{'<' if i < left else '>'}{widths[i]}}" for i, cell in enumerate(line)).rstrip() + "\n"
+        for line in lines
+    )
+
+
+def csv(frame: pd.DataFrame) -> str:
+    """The frame as CSV with four decimals and an empty field for a missing number: same frame, same bytes."""
+    budgets = {name: [f"{value:.10g}" for value in frame[name]] for name in frame if name.endswith("epsilon_255")}
+    return frame.assign(**budgets).to_csv(index=False, float_format="%.4f", lineterminator="\n")
