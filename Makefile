@@ -1,12 +1,21 @@
 # The experiment from data to tables, one target per stage; `make help` lists them.
-# Stages are idempotent: what is finished under the same settings is never computed again.
+# What is done is known by its content: nothing is computed twice, and nothing stale is kept for done.
 
 PROFILE   ?= mini
 DATA      ?=
 LIMIT     ?=
 K_WEIGHTS ?=
 RECIPE    ?=
+WORKERS   ?=
+RAY       ?=
+PLUGINS   ?=
 EXTRA     ?=
+# Instead of the profile's, separated by commas.
+CLASS_SETS    ?=
+ARCHITECTURES ?=
+ATTACKS       ?=
+DEFENCES      ?=
+EXTRACTOR     ?=
 
 # A python3.11 that only a version manager's shim claims to have must not be chosen, so each candidate is tried out.
 PYTHON ?= $(shell for p in python3.11 python3 python3.13 python3.12 python3.10 python; do \
@@ -45,19 +54,23 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 UNMASK = $(PY) -m unmask_tf
 RUN    = --profile '$(PROFILE)' $(if $(DATA),--data '$(DATA)') $(if $(LIMIT),--limit '$(LIMIT)') \
-	$(if $(K_WEIGHTS),--k-weights '$(K_WEIGHTS)') $(EXTRA)
+	$(if $(K_WEIGHTS),--k-weights '$(K_WEIGHTS)') $(if $(WORKERS),--workers '$(WORKERS)') $(if $(RAY),--ray '$(RAY)') \
+	$(if $(PLUGINS),--plugins '$(PLUGINS)') $(if $(CLASS_SETS),--class-sets '$(CLASS_SETS)') \
+	$(if $(ARCHITECTURES),--architectures '$(ARCHITECTURES)') $(if $(ATTACKS),--attacks '$(ATTACKS)') \
+	$(if $(DEFENCES),--defences '$(DEFENCES)') $(if $(EXTRACTOR),--extractor '$(EXTRACTOR)') $(EXTRA)
 
 # Tests that need what this machine lacks are left out; EXTRA="-m slow" replaces the choice.
 HAVE_GPU = $(shell nvidia-smi -L 2>/dev/null | head -n 1)
 MARKS    = not slow$(if $(UNMASK_PHOTOS),, and not photos)$(if $(HAVE_GPU),, and not gpu)
 
-STAGES := data train-k evaluate-k train-m adversarial-training attack evaluate tables figures report compare reproduce study bench contact-sheet
-.PHONY: help setup $(STAGES) bench-attacks notebooks golden test lint clean bench-k bench-k-training
+STAGES := data train-k evaluate-k train-m adversarial-training attack evaluate tables figures report compare reproduce study contact-sheet versions
+.PHONY: help setup $(STAGES) bench bench-attacks notebooks golden test lint clean bench-k bench-k-training
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
 help: ## list the targets
-	@echo 'make TARGET [PROFILE=mini|mini-full|photos|paper] [DATA=folder] [LIMIT=images] [K_WEIGHTS=file] [EXTRA=options]'
+	@echo 'make TARGET [PROFILE=mini|mini-full|photos|paper] [DATA=folder] [LIMIT=images] [K_WEIGHTS=file] [WORKERS=n]'
+	@echo '            [RAY=auto|address] [PLUGINS=module] [CLASS_SETS=a,b] [DEFENCES=a,b] [ATTACKS=a,b] [EXTRA=options]'
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
 		while IFS='|' read -r name text; do printf '  %-20s %s\n' "$$name" "$$text"; done
 
@@ -82,7 +95,7 @@ reproduce: setup ## everything: data, models, attacks, defence, tables, figures,
 data: setup ## draw the embedded dataset, or check the folder DATA
 	$(UNMASK) data $(RUN)
 
-train-k: setup ## train model K (parts) where its weights are not there yet
+train-k: setup ## train model K (parts) on the data; K_WEIGHTS=file copies it there
 	$(UNMASK) train-k $(RUN)
 
 evaluate-k: setup ## model K's average precision on its test images
@@ -97,13 +110,13 @@ adversarial-training: setup ## line search over adversarial training's epsilon: 
 attack: setup ## attack every M
 	$(UNMASK) attack $(RUN)
 
-evaluate: setup ## extract parts with K and write one record per cell
+evaluate: setup ## extract parts with K and let every defence answer
 	$(UNMASK) evaluate $(RUN)
 
-tables: evaluate ## Table IV and the AUCs, from the records
+tables: evaluate ## Tables II to IV and the AUCs, from the rows
 	$(UNMASK) tables $(RUN)
 
-figures: evaluate ## the figures, from the records
+figures: evaluate ## the figures, from the rows
 	$(UNMASK) figures $(RUN)
 
 report: evaluate ## tables, figures and the summary beside the paper's numbers
@@ -121,7 +134,10 @@ notebooks: setup ## execute the notebooks; copies with outputs go to results/PRO
 		--output='../results/$(PROFILE)/notebooks/{notebook_name}' notebooks/*.ipynb
 
 bench: setup ## time K, M and the attacks on this machine
-	$(UNMASK) bench $(RUN)
+	$(PY) benchmarks/bench_pieces.py --profile '$(PROFILE)' $(EXTRA)
+
+versions: setup ## compare the code of each kind of step with its lock (EXTRA=--other-results or --same-results updates it)
+	$(UNMASK) versions $(EXTRA)
 
 bench-k: setup ## K against the original: speed, memory, part sets (DATA=folder of images, ORIGINAL_PYTHON=its python)
 	@mkdir -p results $(TMPDIR)
@@ -163,4 +179,5 @@ golden: ## rewrite tests/golden by Matterport's own package (needs CPython 3.7: 
 clean: ## remove results/PROFILE and the caches; data, weights and .venv stay
 	@case '$(PROFILE)' in ''|.*|*/*|reference) echo "PROFILE='$(PROFILE)' is not a profile's name" >&2; exit 2;; esac
 	rm -rf 'results/$(PROFILE)' .cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .cache/versions
 	find unmask_tf tests -name __pycache__ -prune -exec rm -rf {} +

@@ -156,7 +156,7 @@ def evaluate_k(**options: Any) -> None:
     from unmask_tf.experiment.grid import Grid
     from unmask_tf.experiment.publish import publish_k
     from unmask_tf.files import read_json
-    from unmask_tf.report.part_table import part_table
+    from unmask_tf.report.model_k import part_table
 
     run = _prepared(options)
     step = Grid(run).evaluate_k()
@@ -203,7 +203,8 @@ def adversarial_training(recipe: str, epsilons: str, epochs: int | None, images:
     """Line search over adversarial training's epsilon, on validation images: Figures 2 and 3."""
     from unmask_tf.experiment.line_search import line_search
     from unmask_tf.experiment.publish import publish
-    from unmask_tf.report.page import write_figures, write_tables
+    from unmask_tf.report.figures import write_figures
+    from unmask_tf.report.line_search import write_line_search
 
     run = _prepared(options)
     try:
@@ -212,7 +213,7 @@ def adversarial_training(recipe: str, epsilons: str, epochs: int | None, images:
         raise InputError(f"the epsilons to compare are '{epsilons}'. Give numbers, such as 1,2,4.") from error
     steps = line_search(run, recipe, budgets, epochs, images)
     publish(run.folder, f"line_search_{recipe}", steps, _run(run, options, steps))
-    _tell("adversarial-training", [*write_tables(run.folder), *write_figures(run.folder)])
+    _tell("adversarial-training", [*write_line_search(run.folder), *write_figures(run.folder)])
 
 
 @cli.command()
@@ -221,20 +222,19 @@ def study(**options: Any) -> None:
     """M's accuracy under the four presets of the attacks: where the paper's numbers come from."""
     from unmask_tf.experiment.publish import publish
     from unmask_tf.experiment.study import study as steps_of
-    from unmask_tf.report.study import write_study
+    from unmask_tf.report.study import study as render
 
     run = _prepared(options)
     steps = steps_of(run)
     publish(run.folder, "study", steps, _run(run, options, steps))
-    path = write_study(run.folder)
-    click.echo(path.read_text(encoding="utf-8") + f"[study] {path}")
+    click.echo(render(run.folder))
 
 
 @cli.command()
 @_run_options
 def tables(**options: Any) -> None:
     """Tables II, III and IV, the AUCs, and the line search's table, from the rows."""
-    from unmask_tf.report.page import write_tables
+    from unmask_tf.report.tables import write_tables
 
     _tell("tables", write_tables(_folder(options)))
 
@@ -243,7 +243,7 @@ def tables(**options: Any) -> None:
 @_run_options
 def figures(**options: Any) -> None:
     """Figures 2 to 5, from the rows."""
-    from unmask_tf.report.page import write_figures
+    from unmask_tf.report.figures import write_figures
 
     _tell("figures", write_figures(_folder(options)))
 
@@ -302,7 +302,7 @@ def compare(ours: Path | None, canvas: int | None, **options: Any) -> None:
     answers, evaluations = compare_k(run, given, ours, canvas)
     outputs = _run(run, options, [*answers, *evaluations])
     publish(run.folder, "compare_k", answers, outputs)
-    for name, step in zip(("model_k_given", "model_k"), evaluations, strict=False):
+    for name, step in zip(("model_k", "model_k_given"), evaluations, strict=False):
         publish_k(run.folder, name, outputs[step])
     click.echo(render(run.folder))
 

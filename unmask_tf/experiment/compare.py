@@ -29,7 +29,7 @@ def compare_k(run: Run, given: Path, ours: Path | None, canvas: int | None) -> t
         canvas: side of the given K's canvas; None: as its architecture has it.
 
     Returns:
-        Steps of the answers, the given K's first, and of the K's evaluations (none without part annotations).
+        Steps of the answers, our K's first, and of the K's evaluations (none without part annotations).
 
     Raises:
         InputError: a file is missing or does not fit the taxonomy, or both are the same file.
@@ -37,7 +37,7 @@ def compare_k(run: Run, given: Path, ours: Path | None, canvas: int | None) -> t
     mine = ours if ours is not None else run.k_weights
     if mine is None or not mine.is_file() or mine.samefile(given):
         raise InputError(f"there is no K of ours to compare {given} with. Name one: EXTRA='--ours file'.")
-    grids = [Grid(run, (given, k_settings(run, given, canvas))), Grid(run, (mine, k_settings(run, mine, None)))]
+    grids = [Grid(run, (mine, k_settings(run, mine, None))), Grid(run, (given, k_settings(run, given, canvas)))]
     answers = [
         grid.answer(class_set, architecture, "um", name, epsilon)
         for grid in grids

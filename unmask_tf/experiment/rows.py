@@ -7,7 +7,6 @@ and the published numbers alone; what a report says of a run stands in the heade
 from __future__ import annotations
 
 import io
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -205,6 +204,11 @@ def from_csv(content: bytes, where: str) -> pd.DataFrame:
         raise InputError(f"{where} does not hold rows ({error}). Delete it, then run again.") from error
 
 
+def header_to_json(header: Header) -> dict[str, Any]:
+    """A header as JSON values; classes as pairs, since their order decides ties and JSON's names have none."""
+    return {**asdict(header), "classes": [[name, list(parts)] for name, parts in header.classes.items()]}
+
+
 def header_from_json(content: Any, where: str) -> Header:
     """A header from its JSON values.
 
@@ -215,7 +219,7 @@ def header_from_json(content: Any, where: str) -> Header:
     if not isinstance(content, dict) or set(content) != known:
         wrong = sorted(set(content) ^ known) if isinstance(content, dict) else type(content).__name__
         raise InputError(f"{where}: missing or unknown fields of a row set: {wrong}. Delete it, then run again.")
-    header = Header(**content)
+    header = Header(**{**content, "classes": dict(content["classes"])})
     if not isinstance(header.epsilon_255, (int, float)) or not math.isfinite(header.epsilon_255):
         raise InputError(f"{where}: epsilon_255 is {header.epsilon_255!r}. Delete it, then run again.")
     return header
@@ -231,7 +235,7 @@ def write_bundle(folder: Path, name: str, row_sets: Sequence[RowSet]) -> None:
     content = to_csv(pd.concat(tables, ignore_index=True))
     write_bytes(folder / f"{name}.csv", content)
     # The header is written last and names the rows it belongs to: a write that is killed in between is noticed.
-    headers = [asdict(rows.header) for rows in row_sets]
+    headers = [header_to_json(rows.header) for rows in row_sets]
     write_json(folder / f"{name}.json", {"schema": SCHEMA, "rows_sha256": sha256_of(content), "sets": headers})
 
 
@@ -276,8 +280,3 @@ def merge(*parts: Iterable[RowSet]) -> list[RowSet]:
                 "Find out which one is right, and leave the other out."
             )
     return list(merged.values())
-
-
-def compact(value: Any) -> str:
-    """JSON on one line, the same text for the same value."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)

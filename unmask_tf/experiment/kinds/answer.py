@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,7 +114,7 @@ def run(settings: Settings, inputs: Mapping[str, Any], output: Path, resources: 
         seeds={"classifier": training["seed"]} | ({"attack": attack["seed"]} if attack else {}),
     )
     right = sum(a == t for a, t in zip(answers.classes, true, strict=True))
-    content = asdict(header)
+    content = rows.header_to_json(header)
     del content["key"], content["versions"], content["seconds"]  # the step's header has them
     return {"rows": content, "said": f"{right} of {len(true)} right"}
 

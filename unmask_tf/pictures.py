@@ -1,4 +1,4 @@
-"""Pictures for the notebook: scenes with part masks, boxes, anchors, perturbations and the matrix V.
+"""Pictures for notebooks: scenes with part masks, boxes, anchors, perturbations and the matrix V.
 
 Images are RGB, uint8 or float in [0, 1]; boxes are (y1, x1, y2, x2) in the image's pixels, half-open. Figures are made
 without pyplot, so that nothing depends on its backend and no figure stays alive.
