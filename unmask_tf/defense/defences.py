@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -16,8 +16,10 @@ from unmask_tf.defense.alignment import (
     predicted_similarity,
     similarities,
 )
-from unmask_tf.defense.extract import Extraction
 from unmask_tf.taxonomy import Taxonomy
+
+if TYPE_CHECKING:
+    from unmask_tf.defense.extract import Extraction  # which imports K, and with it TensorFlow
 
 FALSE_POSITIVE_RATE = 0.05
 """The share of benign validation images that Algorithm 1's threshold may flag."""

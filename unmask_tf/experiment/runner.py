@@ -92,7 +92,8 @@ def run(
             for task, said in (crew or InThisProcess()).run(left, bar):
                 number[task.kind] += 1
                 bar.finish(task)
-                bar.say(f"[{task.kind} {number[task.kind]}/{total[task.kind]}] {task.name}: {said}")
+                if said:
+                    bar.say(f"[{task.kind} {number[task.kind]}/{total[task.kind]}] {task.name}: {said}")
         return {step: by_key[keys.of(step)].output for step in steps}
 
 
@@ -133,8 +134,11 @@ class Bar:
         self._bar.update(at - self._bar.n)
 
     def say(self, text: str) -> None:
-        """A line above the bar."""
-        tqdm.write(text)
+        """A line above the bar; in a log file, where there is no bar to spare, a plain one."""
+        if sys.stderr.isatty():
+            tqdm.write(text)
+        else:
+            print(text, flush=True)
 
 
 class InThisProcess:

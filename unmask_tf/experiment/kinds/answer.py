@@ -116,7 +116,8 @@ def run(settings: Settings, inputs: Mapping[str, Any], output: Path, resources: 
     right = sum(a == t for a, t in zip(answers.classes, true, strict=True))
     content = rows.header_to_json(header)
     del content["key"], content["versions"], content["seconds"]  # the step's header has them
-    return {"rows": content, "said": f"{right} of {len(true)} right"}
+    said = f"{right} of {len(true)} right" if case.parts is not None else ""  # else the attack has said it
+    return {"rows": content, "said": said}
 
 
 def _extractor(settings: Settings, inputs: Mapping[str, Any]) -> str:
