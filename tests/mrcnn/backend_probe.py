@@ -10,8 +10,9 @@ import golden_files as golden
 import keras
 import numpy as np
 
-from unmask_tf.mrcnn.model import LOSSES, MaskRCNN
-from unmask_tf.mrcnn.train import make_optimizer
+from unmask_tf.mrcnn.fit import make_optimizer
+from unmask_tf.mrcnn.losses import LOSSES
+from unmask_tf.mrcnn.model import MaskRCNN
 from unmask_tf.mrcnn.weights import named_weights
 
 

@@ -17,7 +17,7 @@ import golden_files as golden
 import numpy as np
 import pytest
 
-from unmask_tf.mrcnn.model import LOSSES
+from unmask_tf.mrcnn.losses import LOSSES
 
 PROBE = Path(__file__).with_name("backend_probe.py")
 ROOT = PROBE.parents[2]

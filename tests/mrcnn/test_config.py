@@ -58,7 +58,9 @@ def test_to_dict_holds_settings_as_json_has_them_and_nothing_that_follows_from_t
 
 
 def test_settings_left_out_have_matterports_values_and_unknown_ones_are_refused():
-    assert same(Config.from_dict({"NUM_CLASSES": 7, "MASK_SHAPE": [14, 14]}), Config(NUM_CLASSES=7, MASK_SHAPE=(14, 14)))
+    assert same(
+        Config.from_dict({"NUM_CLASSES": 7, "MASK_SHAPE": [14, 14]}), Config(NUM_CLASSES=7, MASK_SHAPE=(14, 14))
+    )
     with pytest.raises(TypeError, match="NUM_CLASES"):
         Config.from_dict({"NUM_CLASES": 7})
 

@@ -21,8 +21,9 @@ import pytest
 from unmask_tf.mrcnn import losses
 from unmask_tf.mrcnn import model as model_module
 from unmask_tf.mrcnn.detections import paste_mask, unmold_boxes
+from unmask_tf.mrcnn.fit import make_optimizer, set_trainable
 from unmask_tf.mrcnn.model import MaskRCNN
-from unmask_tf.mrcnn.train import LAYER_SETS, make_optimizer, set_trainable
+from unmask_tf.mrcnn.schedules import LAYER_SETS
 from unmask_tf.mrcnn.weights import load_weights, named_weights, save_weights
 
 CASES = {case["name"]: case for case in golden.facts()["network"]}
