@@ -161,3 +161,34 @@ def test_what_cannot_train_is_refused(model, detector, tiny_config, tmp_path):
         model.config.NAME = FAST["NAME"]
     with pytest.raises(ValueError, match="USE_RPN_ROIS"):
         MaskRCNN("training", tiny_config(USE_RPN_ROIS=False), tmp_path)
+
+
+def test_a_killed_call_goes_on_with_its_optimizer(model, randomize, monkeypatch):
+    """Within one call momentum gathers over the epochs; a kill must not lose it."""
+    monkeypatch.setattr(model.config, "OPTIMIZER", "sgd")
+    model.train(Shapes(), None, 1e-3, epochs=2, layers="all")
+    expected, first = weights_of(model), model.checkpoint_path.format(epoch=1)
+
+    randomize(model.keras_model, 2)
+    model.load_weights(first)
+    model.train(Shapes(), None, 1e-3, epochs=2, layers="all")
+    for name, value in weights_of(model).items():
+        np.testing.assert_array_equal(value, expected[name], err_msg=name)
+
+    # Layers left out have other weights than the optimizer's, so it starts anew; the log goes on.
+    model.load_weights(first, exclude="mrcnn_mask")
+    assert model._loaded.stage is None and [row["epoch"] for row in model._loaded.log] == [1]
+
+
+def test_an_interrupted_call_counts_its_finished_epochs(model):
+    class Interrupt(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 1:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        model.train(Shapes(), None, 1e-3, epochs=3, layers="heads", custom_callbacks=[Interrupt()])
+    assert model.epoch == 1
+    model.train(Shapes(), None, 1e-3, epochs=2, layers="heads")
+    rows = json.loads((Path(model.log_dir) / "log.json").read_text())
+    assert [row["epoch"] for row in rows] == [1, 2]
