@@ -198,7 +198,7 @@ def test_anything_but_an_8_bit_rgb_image_is_refused(bad, named):
 
 
 def test_an_empty_batch_is_refused():
-    with pytest.raises(ValueError, match="no image"):
+    with pytest.raises(ValueError, match="no images"):
         mold_inputs([], config())
 
 

@@ -97,7 +97,7 @@ def test_where_nothing_is_detected_the_arrays_are_empty(tiny_config, photographs
         ([np.zeros((64, 64), np.uint8)], r"\(64, 64\)"),
         ([np.zeros((64, 64, 4), np.uint8)], r"\(64, 64, 4\)"),
         ([np.zeros((64, 64, 3), np.float32)], "float32"),
-        ([], "no image"),
+        ([], "no images"),
     ],
     ids=["grey", "alpha", "float", "none"],
 )

@@ -192,3 +192,10 @@ def test_an_interrupted_call_counts_its_finished_epochs(model):
     model.train(Shapes(), None, 1e-3, epochs=2, layers="heads")
     rows = json.loads((Path(model.log_dir) / "log.json").read_text())
     assert [row["epoch"] for row in rows] == [1, 2]
+
+
+def test_a_renamed_checkpoint_starts_a_new_training(model, tmp_path):
+    model.train(Shapes(), None, 1e-3, epochs=1, layers="heads")
+    Path(model.checkpoint_path.format(epoch=1)).rename(tmp_path / "start.h5")
+    model.load_weights(tmp_path / "start.h5")
+    assert model.epoch == 0 and model._loaded.log == ()

@@ -225,7 +225,7 @@ def test_an_unfit_dataset_or_augmentation_is_refused(config, tiny_config):
         Loaded(unprepared, config)
     with pytest.raises(ValueError, match="no images"):
         Loaded(Shapes(0), config)
-    with pytest.raises(TypeError, match="list is no dataset"):
+    with pytest.raises(TypeError, match="list is not a dataset"):
         Loaded([], config)
     with pytest.raises(TypeError, match="augmentation is 'flip'"):
         Loaded(Shapes(), config, "flip")

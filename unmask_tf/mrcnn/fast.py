@@ -106,7 +106,7 @@ class _Passed(layers.Layer):
 
 
 def _normalizations(network: keras.Model) -> dict[int, layers.BatchNormalization]:
-    """id of a convolution -> the batch normalisation that alone reads it."""
+    """id of a convolution -> the batch normalisation that is its only reader."""
     found = {}
     for layer in network.layers:
         if not isinstance(layer, layers.BatchNormalization):
