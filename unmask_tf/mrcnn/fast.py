@@ -1,4 +1,4 @@
-"""K's detector rewritten for speed: no mask head, batch normalisation folded away, bfloat16, less padding.
+"""K's detector rewritten for speed: no mask head, batch normalisation folded away; at choice bfloat16, less padding.
 
 The architecture stays where it is written, in backbone.py, rpn.py and heads.py: `rewrite` walks the finished graph and
 exchanges its layers.
