@@ -40,11 +40,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "detect": {"masks": True},
     "extract": {"batch_size": 1},
     "extract-batch4": {"batch_size": GROUP},
-    "folded": {"batch_size": 1, "fold_batch_norm": True},
     "bfloat16": {"batch_size": 1, "dtype": "bfloat16"},
     "bfloat16-cropped": {"batch_size": 1, "dtype": "bfloat16", "crop_canvas": True},
-    "bfloat16_all": {"batch_size": 1, "dtype": "bfloat16_all"},
-    "bfloat16_all-cropped": {"batch_size": 1, "dtype": "bfloat16_all", "crop_canvas": True},
 }
 
 

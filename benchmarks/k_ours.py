@@ -120,8 +120,8 @@ def build_detection(settings: dict[str, Any]) -> Answer:
 def build_training(settings: dict[str, Any]) -> Answer:
     """Answers any request with the seconds of one training step, and its loss."""
     from unmask_tf.mrcnn import boxes as box_math
+    from unmask_tf.mrcnn.fit import make_optimizer, set_trainable
     from unmask_tf.mrcnn.model import MaskRCNN
-    from unmask_tf.mrcnn.train import make_optimizer, set_trainable
 
     config = _config(settings)
     if settings.get("keep_freed_memory"):

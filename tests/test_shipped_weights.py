@@ -52,18 +52,20 @@ def test_a_shipped_file_s_log_tells_of_every_epoch(name):
 def test_k_sees_parts_in_photographs():
     from unmask_tf.data.class_images import load_class_images
     from unmask_tf.defense.extract import PartExtractor
+    from unmask_tf.mrcnn.config import preset
 
     taxonomy = Taxonomy.from_json(PHOTOS / "taxonomy.json")
     weights = WEIGHTS_FOLDER / PROFILES["photos"].part_detector.weights
     assert part_names(weights) == taxonomy.parts
     images = load_class_images(PHOTOS, "photo2", "val", taxonomy=taxonomy, size=160, limit=40)
-    found = PartExtractor.from_profile(PROFILES["photos"], weights, taxonomy).extract(images.images)
+    config = preset("photos", NUM_CLASSES=len(taxonomy.parts) + 1)
+    found = PartExtractor(config, weights, taxonomy).extract(images.images)
     labels = taxonomy.labels("photo2")
     for position, name in enumerate(labels):
         own, other = taxonomy.expected(name), taxonomy.expected(labels[1 - position])
         seen = [parts for parts, label in zip(found, images.labels, strict=True) if label == position]
         assert seen
         # Cars and dogs share no part.
-        mine, wrong = (sum(len(parts & expected) for parts in seen) for expected in (own, other))
+        mine, wrong = (sum(len(parts.keys() & expected) for parts in seen) for expected in (own, other))
         assert mine > 4 * wrong, name
         assert mine > len(seen), name

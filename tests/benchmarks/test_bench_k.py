@@ -65,7 +65,7 @@ def test_the_ratio_is_of_medians_over_the_images_both_have_seen():
         "variants": {
             "original": {"rows": rows(4.0, 6.0, 5.0), "peak_mb": 10.4},
             "extract": {"rows": rows(2.0, 1.0, 3.0, 100.0, 100.0), "peak_mb": 20.0},
-            "folded": {"rows": {}, "peak_mb": 0},
+            "bfloat16": {"rows": {}, "peak_mb": 0},
         }
     }
     lines = bench_k.summary(record)

@@ -4,19 +4,24 @@ KERAS_BACKEND=torch python tests/mrcnn/backend_probe.py network|training out.npz
 """
 
 import sys
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import golden_files as golden
 import keras
 import numpy as np
 
-from unmask_tf.mrcnn.model import LOSSES, MaskRCNN
-from unmask_tf.mrcnn.train import make_optimizer
-from unmask_tf.mrcnn.weights import named_weights
+from unmask_tf.mrcnn.fast import FastDetector
+from unmask_tf.mrcnn.fit import make_optimizer
+from unmask_tf.mrcnn.losses import LOSSES
+from unmask_tf.mrcnn.model import MaskRCNN
+from unmask_tf.mrcnn.weights import named_weights, save_weights
 
 
 def network() -> dict[str, np.ndarray]:
-    """The cases `square` and `padded` as one batch: the network's outputs, `detect` and `detect_boxes`."""
+    """The cases `square` and `padded` as one batch: the network's outputs, and what `detect`, `detect_boxes` and the
+    folded detector find."""
     cases = {case["name"]: case for case in golden.facts()["network"]}
     model = MaskRCNN("inference", golden.network_config(cases["square"]), "unused")
     golden.seed_weights(model.keras_model)
@@ -32,10 +37,15 @@ def network() -> dict[str, np.ndarray]:
     results = model.detect(images)
     model.keras_model = graph
     out = {f"network_{name}": value for name, value in found.items() if name != "mrcnn_mask"}
-    for name, result, boxes in zip(("square", "padded"), results, model.detect_boxes(images), strict=True):
-        out.update({f"{name}_{key}": value for key, value in result.items() if key != "masks"})
-        out[f"{name}_masks"] = np.packbits(result["masks"])
-        out.update({f"{name}_without_masks_{key}": value for key, value in boxes.items()})
+    with tempfile.TemporaryDirectory() as folder:
+        save_weights(graph, Path(folder) / "k.h5")
+        folded = FastDetector(model.config, Path(folder) / "k.h5").detect_boxes(images)
+    without_masks = model.detect_boxes(images)
+    for number, name in enumerate(("square", "padded")):
+        out.update({f"{name}_{key}": value for key, value in results[number].items() if key != "masks"})
+        out[f"{name}_masks"] = np.packbits(results[number]["masks"])
+        out.update({f"{name}_without_masks_{key}": value for key, value in without_masks[number].items()})
+        out.update({f"{name}_folded_{key}": value for key, value in folded[number].items()})
     return out
 
 

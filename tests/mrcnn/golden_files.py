@@ -11,11 +11,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from unmask_tf.mrcnn import boxes
-from unmask_tf.mrcnn import model as model_module
+from unmask_tf.mrcnn import boxes, graphs
 from unmask_tf.mrcnn.config import Config
 from unmask_tf.mrcnn.image import mold_image
-from unmask_tf.mrcnn.rpn import ProposalLayer
 from unmask_tf.mrcnn.targets import minimize_masks
 from unmask_tf.mrcnn.weights import named_weights
 
@@ -86,10 +84,12 @@ def picture(case: dict[str, Any]) -> np.ndarray:
     return weights.picture(case["seed"], case["height"], case["width"])
 
 
-class _GivenProposals(ProposalLayer):
-    """Stands in for the RPN's proposals: fixed ROIs, so that the losses depend on no tie and no shuffle."""
+class _GivenProposals(keras.layers.Layer):
+    """Stands in for the RPN's proposals: fixed ROIs (N, 4), so that the losses depend on no tie and no shuffle."""
 
-    rois: np.ndarray
+    def __init__(self, rois: np.ndarray) -> None:
+        super().__init__(name="ROI")
+        self.rois = rois
 
     def call(self, inputs: list[Any]) -> Any:
         return keras.ops.convert_to_tensor(self.rois[None])
@@ -112,12 +112,12 @@ def training_case(name: str) -> tuple[Any, dict[str, np.ndarray]]:
     # The target layer draws from at least TRAIN_ROIS_PER_IMAGE proposals: the rest is padding.
     padded = np.zeros((200, 4), np.float32)
     padded[: len(stored["rois"])] = boxes.normalize(stored["rois"], (128, 128))
-    original = model_module.ProposalLayer
-    model_module.ProposalLayer = type("GivenProposals", (_GivenProposals,), {"rois": padded})
+    original = graphs.proposal_layer
+    graphs.proposal_layer = lambda settings, count: _GivenProposals(padded)
     try:
-        graph = model_module.build_training_model(settings)
+        graph = graphs.build_training_model(settings)
     finally:
-        model_module.ProposalLayer = original
+        graphs.proposal_layer = original
     masks = masks_of(case["mask_seed"], 128, 128, 3)
     deltas = np.zeros((1, settings.RPN_TRAIN_ANCHORS_PER_IMAGE, 4), np.float32)
     deltas[0, : len(stored["deltas"])] = stored["deltas"]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from unmask_tf.mrcnn.anchors import backbone_shapes, level_anchors, normalized_anchors, pyramid_anchors
+from unmask_tf.mrcnn.anchors import anchor_layer, backbone_shapes, level_anchors, normalized_anchors, pyramid_anchors
 from unmask_tf.mrcnn.config import Config
 
 
@@ -65,3 +65,11 @@ def test_normalized_anchors_are_float32_over_the_side_minus_one():
 
 def test_the_paper_setting_has_matterports_261888_anchors():
     assert pyramid_anchors(Config(), (1024, 1024, 3)).shape == (261888, 4)
+
+
+def test_the_layer_gives_every_image_the_anchors_of_its_canvas():
+    config = Config(RPN_ANCHOR_SCALES=(8, 16, 32, 64, 128), IMAGE_MAX_DIM=64, IMAGE_MIN_DIM=64, RPN_ANCHOR_STRIDE=2)
+    layer = anchor_layer(config, (64, 128, 3))
+    found = np.asarray(layer(np.zeros((3, 64, 128, 3), np.float32)))
+    for anchors in found:
+        np.testing.assert_array_equal(anchors, normalized_anchors(config, (64, 128, 3)))

@@ -75,7 +75,7 @@ def test_heads_that_disagree_are_refused(tmp_path):
 
 
 def test_a_backbone_alone_is_no_k(tmp_path):
-    with pytest.raises(InputError, match="no whole Mask R-CNN: mrcnn_class_logits/kernel missing"):
+    with pytest.raises(InputError, match="not a complete Mask R-CNN: mrcnn_class_logits/kernel missing"):
         read_architecture(write(tmp_path / "k.h5", skip=("mrcnn_class_logits",)))
 
 

@@ -4,7 +4,6 @@ import keras
 import numpy as np
 import pytest
 
-from unmask_tf.errors import InputError
 from unmask_tf.mrcnn.backbone import build_backbone, feature_pyramid
 
 # Matterport's letters: ResNet-50's stage 4 is a..f, ResNet-101's a..w.
@@ -90,7 +89,7 @@ def test_a_callable_backbone_may_return_c1_too(tiny_config):
 
 
 def test_an_unknown_backbone_is_refused_with_the_choices(tiny_config):
-    with pytest.raises(InputError, match=r"'vgg'.*resnet50, resnet101, resnet_slim, mobilenet_v2"):
+    with pytest.raises(ValueError, match=r"'vgg'.*resnet50, resnet101, resnet_slim, mobilenet_v2"):
         build(tiny_config(BACKBONE="vgg"))
 
 

@@ -9,8 +9,10 @@ import pytest
 from unmask_tf.data.part_instances import read_part_instances
 from unmask_tf.mrcnn.anchors import pyramid_anchors
 from unmask_tf.mrcnn.evaluate import evaluate
-from unmask_tf.mrcnn.model import LOSSES, MaskRCNN
-from unmask_tf.mrcnn.train import load_ground_truth, make_optimizer, training_batch
+from unmask_tf.mrcnn.fit import make_optimizer
+from unmask_tf.mrcnn.ground_truth import load_ground_truth, training_batch
+from unmask_tf.mrcnn.losses import LOSSES
+from unmask_tf.mrcnn.model import MaskRCNN
 from unmask_tf.mrcnn.weights import named_weights
 
 

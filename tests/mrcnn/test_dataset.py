@@ -59,12 +59,12 @@ def test_ids_are_translated_between_source_and_dataset(dataset):
     assert dataset.source_image_link(0) == "/x/1.png" and dataset.image_reference(0) == ""
     with pytest.raises(KeyError, match="x.1"):
         dataset.map_source_class_id("x.1")
-    with pytest.raises(InputError, match="'dog'.*'coco', not 'toys'"):
+    with pytest.raises(ValueError, match="'dog'.*'coco', not 'toys'"):
         dataset.get_source_class_id(2, "toys")
 
 
 def test_a_source_with_a_dot_is_refused(dataset):
-    with pytest.raises(InputError, match="'a.b'.*dot"):
+    with pytest.raises(ValueError, match="'a.b'.*dot"):
         dataset.add_class("a.b", 1, "x")
 
 

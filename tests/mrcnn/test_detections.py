@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from unmask_tf.mrcnn.config import Config
-from unmask_tf.mrcnn.detections import DetectionLayer, paste_mask, unmold_boxes
+from unmask_tf.mrcnn.detections import detection_layer, paste_mask, unmold_boxes
 from unmask_tf.mrcnn.image import mold_inputs
 
 WHOLE = (0.0, 0.0, 1.0, 1.0)
@@ -21,7 +21,7 @@ def detect(rows, window=WHOLE, deltas=None, **settings):
         probabilities[0, i, class_id] = score
     if deltas is None:
         deltas = np.zeros((1, len(rows), 4, 4), np.float32)
-    return np.asarray(DetectionLayer(config)((rois, probabilities, deltas, np.array([window], np.float32))))[0]
+    return np.asarray(detection_layer(config)((rois, probabilities, deltas, np.array([window], np.float32))))[0]
 
 
 LEFT, RIGHT = (0.0, 0.0, 0.5, 0.25), (0.0, 0.5, 0.5, 0.75)
@@ -129,7 +129,7 @@ def test_a_batch_equals_the_slow_reference_image_by_image(confidence):
     probabilities = rng.dirichlet(np.full(5, 0.5), (batch, count)).astype(np.float32)
     deltas = rng.normal(size=(batch, count, 5, 4)).astype(np.float32)
     windows = np.array([WHOLE, (0.1, 0.2, 0.7, 0.9), (0.25, 0, 0.75, 1)], np.float32)
-    result = np.asarray(DetectionLayer(config)((rois, probabilities, deltas, windows)))
+    result = np.asarray(detection_layer(config)((rois, probabilities, deltas, windows)))
     for image in range(batch):
         window = tuple(windows[image].tolist())
         expected = slow_reference(rois[image], probabilities[image], deltas[image], window, config)

@@ -4,12 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unmask_tf.config import PartDetectorConfig, Profile
 from unmask_tf.data.part_instances import PartImage, PartInstance, encode_mask, read_part_instances
 from unmask_tf.errors import InputError
 from unmask_tf.mrcnn import evaluate as module
 from unmask_tf.mrcnn.evaluate import detections_as_coco, evaluate, ground_truth, mean_average_precision
-from unmask_tf.mrcnn.weights import save_weights
+from unmask_tf.mrcnn.weights import parts_state, save_weights
 from unmask_tf.taxonomy import Taxonomy
 
 PARTS = Taxonomy(("wheel", "door", "tail"), {"car": ("wheel", "door")}, {"one": ("car",)})
@@ -225,25 +224,23 @@ def test_a_limit_takes_evenly_spaced_images():
     assert run(Oracle(data), data, limit=9)["n_images"] == 5
 
 
-def test_a_profiles_k_is_scored_on_the_named_split_with_every_detection_kept(
-    detector, tiny_config, data_root, taxonomy, tmp_path, monkeypatch, eager
-):
-    save_weights(detector.keras_model, tmp_path / "k.h5")
-    asked = []
-
-    def tiny_preset(name, **overrides):
-        asked.append((name, overrides))
-        return tiny_config(**overrides)
-
-    monkeypatch.setattr(module, "preset", tiny_preset)
-    profile = Profile(name="p", data="d", part_detector=PartDetectorConfig(preset="mini", weights="k.h5"), limit=2)
-    scores = module.evaluate_from_profile(profile, data_root, tmp_path / "k.h5", taxonomy, "val")
-    assert asked == [("mini", {"NUM_CLASSES": 4, "DETECTION_MIN_CONFIDENCE": 0.0})]
+def test_a_weights_file_is_scored_with_every_detection_kept(detector, tiny_config, parts, taxonomy, tmp_path, eager):
+    save_weights(detector.keras_model, tmp_path / "k.h5", parts_state(taxonomy.parts))
+    config, told = tiny_config(DETECTION_MIN_CONFIDENCE=0.99), []
+    scores = module.evaluate_parts(config, tmp_path / "k.h5", parts, limit=2, progress=told.append)
     # Two of four are the images 0 and 2; image 2 has a wheel without a mask, so that boxes are scored.
     assert scores["n_images"] == 2 and scores["iou_type"] == "bbox"
     assert set(scores["per_part"]) == {"wheel", "vehicle_left"}, "image 1 shows the right side"
-    data = read_part_instances(data_root / "parts_val.json", data_root / "images" / "val", taxonomy)
-    assert scores == evaluate(detector, data, limit=2)
+    assert scores == evaluate(detector, parts, limit=2)
+    assert told == [1.0] and config.DETECTION_MIN_CONFIDENCE == 0.99
+
+
+def test_weights_of_other_parts_are_not_scored(detector, tiny_config, parts, tmp_path):
+    save_weights(detector.keras_model, tmp_path / "k.h5", parts_state(("wheel", "door", "tail")))
+    with pytest.raises(
+        InputError, match="trained on other parts: it has 'wheel' where the taxonomy has 'vehicle_left'"
+    ):
+        module.evaluate_parts(tiny_config(), tmp_path / "k.h5", parts)
 
 
 def test_real_annotations_are_read_with_their_masks(tmp_path):

@@ -19,10 +19,10 @@ import numpy as np
 import pytest
 
 from unmask_tf.mrcnn import losses
-from unmask_tf.mrcnn import model as model_module
 from unmask_tf.mrcnn.detections import paste_mask, unmold_boxes
+from unmask_tf.mrcnn.fit import make_optimizer, set_trainable
 from unmask_tf.mrcnn.model import MaskRCNN
-from unmask_tf.mrcnn.train import LAYER_SETS, make_optimizer, set_trainable
+from unmask_tf.mrcnn.schedules import LAYER_SETS
 from unmask_tf.mrcnn.weights import load_weights, named_weights, save_weights
 
 CASES = {case["name"]: case for case in golden.facts()["network"]}
@@ -245,7 +245,7 @@ def test_losses_gradients_and_three_training_steps_are_matterports(name: str) ->
             graph.reset_metrics()
             logs = graph.train_on_batch(batch, return_dict=True)
             wanted = dict(zip(expected["metrics"], step, strict=True))
-            ours = {loss: float(logs[loss]) for loss in model_module.LOSSES}
+            ours = {loss: float(logs[loss]) for loss in losses.LOSSES}
             # After the first step, the weights too carry rounding.
             rel = 2e-3 if number else 0
             assert ours == pytest.approx({loss: wanted[loss] for loss in ours}, rel=rel, abs=1e-4), (stage, number)

@@ -9,12 +9,13 @@ from keras import ops
 
 from unmask_tf.mrcnn import boxes, losses
 from unmask_tf.mrcnn.anchors import backbone_shapes, normalized_anchors, pyramid_anchors
-from unmask_tf.mrcnn.detections import DetectionLayer, normalized_windows, paste_mask
+from unmask_tf.mrcnn.detections import detection_layer, normalized_windows, paste_mask
+from unmask_tf.mrcnn.fit import make_optimizer
+from unmask_tf.mrcnn.ground_truth import load_ground_truth
 from unmask_tf.mrcnn.image import Placement, mold_inputs, resize_image, resize_masks
 from unmask_tf.mrcnn.roi_align import PyramidROIAlign
-from unmask_tf.mrcnn.rpn import ProposalLayer
-from unmask_tf.mrcnn.targets import DetectionTargetLayer, build_rpn_targets, expand_masks, minimize_masks
-from unmask_tf.mrcnn.train import load_ground_truth, make_optimizer
+from unmask_tf.mrcnn.rpn import proposal_layer
+from unmask_tf.mrcnn.targets import build_rpn_targets, detection_target_layer, expand_masks, minimize_masks
 
 
 @pytest.fixture
@@ -202,7 +203,7 @@ def test_detection_targets_are_matterports(case: dict) -> None:
     proposals[:40] = stored[name + "_proposals"]
     rois, ids, deltas, masks, has_mask = (
         np.asarray(x)[0]
-        for x in DetectionTargetLayer(config)(
+        for x in detection_target_layer(config)(
             (proposals[None], stored[name + "_ids"][None], gt_boxes[None], gt_masks[None], np.ones((1, 6), bool))
         )
     )
@@ -223,7 +224,7 @@ def test_number_of_sampled_negatives_is_matterports(positives: int, filled: int)
     config = golden.config(USE_MINI_MASK=False, IMAGE_MAX_DIM=64)
     far = np.tile(np.array([0.6, 0.6, 0.9, 0.9], np.float32), (300, 1))
     near = np.tile(np.array([0.1, 0.1, 0.4, 0.4], np.float32), (positives, 1))
-    rois = DetectionTargetLayer(config)(
+    rois = detection_target_layer(config)(
         (
             np.concatenate([near, far])[None],
             np.ones((1, 1), np.int32),
@@ -273,7 +274,7 @@ def test_proposals_of_given_scores_and_deltas_are_matterports() -> None:
     stored, config = golden.arrays("network_square"), golden.config()
     anchors = normalized_anchors(config, (128, 128))
     inputs = [stored["rpn_class"][None], stored["rpn_bbox"][None], anchors[None]]
-    proposals = np.asarray(ProposalLayer(config, config.POST_NMS_ROIS_INFERENCE)(inputs))[0]
+    proposals = np.asarray(proposal_layer(config, config.POST_NMS_ROIS_INFERENCE)(inputs))[0]
     np.testing.assert_allclose(proposals, stored["proposals"], atol=2e-6)
 
 
@@ -281,6 +282,6 @@ def test_detections_of_given_scores_and_deltas_are_matterports() -> None:
     stored = golden.arrays("network_square")
     windows = normalized_windows(stored["meta"], (128, 128))
     inputs = (stored["proposals"][None], stored["mrcnn_class"][None], stored["mrcnn_bbox"][None], windows)
-    detections = np.asarray(DetectionLayer(golden.config())(inputs))[0]
+    detections = np.asarray(detection_layer(golden.config())(inputs))[0]
     np.testing.assert_array_equal(detections[:, 4], stored["detections"][:, 4])
     np.testing.assert_allclose(detections, stored["detections"], atol=2e-6)

@@ -5,7 +5,6 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from unmask_tf.errors import InputError
 from unmask_tf.mrcnn import MaskRCNN, inspect
 from unmask_tf.mrcnn import boxes as box_math
 from unmask_tf.mrcnn.anchors import level_anchors
@@ -157,7 +156,7 @@ def test_statistics_of_weights_point_at_dead_and_broken_tensors(tiny_config, ran
         *("fpn_p3/kernel", "fpn_p3/bias"),
         *("bn_conv1/gamma", "bn_conv1/beta", "bn_conv1/moving_mean", "bn_conv1/moving_variance"),
     ]
-    with pytest.raises(InputError, match="no layer 'fpn_p9'"):
+    with pytest.raises(ValueError, match="no layer 'fpn_p9'"):
         inspect.draw_weights(model, ("fpn_p9",))
 
 
@@ -171,5 +170,5 @@ def test_an_image_without_detections_can_be_looked_at(tiny_config, photographs, 
 
 
 def test_a_training_graph_has_no_inner_tensors_to_show(tiny_config, photographs, tmp_path):
-    with pytest.raises(InputError, match="mode='inference'"):
+    with pytest.raises(ValueError, match="mode='inference'"):
         inspect.intermediates(MaskRCNN("training", tiny_config(), tmp_path), photographs[0])

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from unmask_tf.errors import InputError
-from unmask_tf.mrcnn.anchors import pyramid_anchors
 from unmask_tf.mrcnn.detections import paste_mask
-from unmask_tf.mrcnn.model import LOSSES, MaskRCNN
-from unmask_tf.mrcnn.train import epoch_batches, load_ground_truth
+from unmask_tf.mrcnn.ground_truth import load_ground_truth
+from unmask_tf.mrcnn.losses import LOSSES
+from unmask_tf.mrcnn.model import MaskRCNN
+from unmask_tf.mrcnn.samples import Passes, Ready
 from unmask_tf.mrcnn.weights import named_weights
 
 
@@ -97,19 +97,19 @@ def test_where_nothing_is_detected_the_arrays_are_empty(tiny_config, photographs
         ([np.zeros((64, 64), np.uint8)], r"\(64, 64\)"),
         ([np.zeros((64, 64, 4), np.uint8)], r"\(64, 64, 4\)"),
         ([np.zeros((64, 64, 3), np.float32)], "float32"),
-        ([], "no image"),
+        ([], "no images"),
     ],
     ids=["grey", "alpha", "float", "none"],
 )
 def test_bad_images_are_refused(detector, images, words):
-    with pytest.raises(InputError, match=words):
+    with pytest.raises(ValueError, match=words):
         detector.detect(images)
-    with pytest.raises(InputError, match=words):
+    with pytest.raises(ValueError, match=words):
         detector.detect_boxes(images)
 
 
 def test_an_unknown_mode_is_refused(tiny_config, tmp_path):
-    with pytest.raises(InputError, match=r"'test'.*training.*inference"):
+    with pytest.raises(ValueError, match=r"'test'.*training.*inference"):
         MaskRCNN("test", tiny_config(), tmp_path)
 
 
@@ -130,11 +130,11 @@ def trainer_graph(tiny_config, randomize, tmp_path_factory):
 
 def first_batch(config, parts):
     truths = [load_ground_truth(parts, i, config) for i in range(len(parts))]
-    return next(epoch_batches(truths, config, 0, pyramid_anchors(config, config.IMAGE_SHAPE)))
+    return next(Passes(Ready(truths, config), config).batches(0))
 
 
 def test_a_training_graph_does_not_detect(trainer_graph, photographs):
-    with pytest.raises(InputError, match="mode='inference'"):
+    with pytest.raises(ValueError, match="mode='inference'"):
         trainer_graph.detect(photographs)
 
 

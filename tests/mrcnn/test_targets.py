@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from unmask_tf.mrcnn.config import Config
-from unmask_tf.mrcnn.targets import DetectionTargetLayer, build_rpn_targets, expand_masks, minimize_masks
+from unmask_tf.mrcnn.targets import build_rpn_targets, detection_target_layer, expand_masks, minimize_masks
 
 # --- RPN ---------------------------------------------------------------------------------------------------------
 
@@ -139,7 +139,7 @@ SAME, LEFT, APART, SMALL, PADDING, CROWDED, NEAR = (
 
 
 def sample(*proposals, layer=None, config=None, **truth):
-    layer = layer or DetectionTargetLayer(config or target_config())
+    layer = layer or detection_target_layer(config or target_config())
     proposals = np.array([[*proposals, *[PADDING] * (8 - len(proposals))]], np.float32)
     truth = {**TRUTH, **truth}
     outputs = layer((proposals, truth["class_ids"], truth["boxes"], truth["masks"], truth["has_mask"]))
@@ -231,7 +231,7 @@ def test_positives_and_negatives_keep_to_their_share():
 
 def test_the_released_ratio_keeps_two_negatives_for_every_positive():
     config = target_config(TRAIN_ROIS_PER_IMAGE=200, ROI_POSITIVE_RATIO=0.33)
-    layer = DetectionTargetLayer(config)
+    layer = detection_target_layer(config)
     assert layer.positives == 66
     for positives in (1, 2, 10, 33, 65, 66):
         proposals = np.array([[SAME] * positives + [APART] * (400 - positives)], np.float32)
@@ -245,7 +245,7 @@ def test_the_sample_is_drawn_by_the_seed_and_changes_from_call_to_call():
     proposals = [(0, 0, 0.5, 0.5 + i / 100) for i in range(8)]
 
     def draws(seed):
-        layer = DetectionTargetLayer(target_config(SEED=seed))
+        layer = detection_target_layer(target_config(SEED=seed))
         return [sample(*proposals, layer=layer)[0].tolist() for _ in range(3)]
 
     first = draws(1)
@@ -256,11 +256,11 @@ def test_the_sample_is_drawn_by_the_seed_and_changes_from_call_to_call():
 
 def test_restoring_the_generators_state_repeats_the_sample():
     proposals = [(0, 0, 0.5, 0.5 + i / 100) for i in range(8)]
-    layer = DetectionTargetLayer(target_config())
+    layer = detection_target_layer(target_config())
     sample(*proposals, layer=layer)
     state = np.asarray(layer.seed_generator.state)
     following = [sample(*proposals, layer=layer)[0].tolist() for _ in range(2)]
-    other = DetectionTargetLayer(target_config())
+    other = detection_target_layer(target_config())
     other.seed_generator.state.assign(state)
     assert [sample(*proposals, layer=other)[0].tolist() for _ in range(2)] == following
 
@@ -280,7 +280,7 @@ def test_all_targets_equal_a_slow_reference_on_random_images():
     proposals = np.clip(proposals, 0, 1)
     proposals[..., 2:] = np.maximum(proposals[..., 2:], proposals[..., :2] + 0.01)
     proposals[:, -5:] = 0
-    outputs = DetectionTargetLayer(config)((proposals, class_ids, gt_boxes, masks, has_mask))
+    outputs = detection_target_layer(config)((proposals, class_ids, gt_boxes, masks, has_mask))
     for image, (rois, ids, deltas, targets, flags) in enumerate(zip(*map(np.asarray, outputs), strict=True)):
         kind, matched = [], []
         for proposal in proposals[image]:

@@ -157,7 +157,7 @@ def test_the_nested_rpn_may_be_excluded_whole_or_by_a_pattern(model, tmp_path, e
 
 
 def test_a_broken_pattern_is_named(model, tmp_path):
-    with pytest.raises(InputError, match=r"'res5\(', which is no regular expression"):
+    with pytest.raises(ValueError, match=r"'res5\(', which is not a regular expression"):
         load_weights(model.keras_model, write(tmp_path / "k.h5", model), exclude=["res5("])
 
 

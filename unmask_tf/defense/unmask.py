@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,12 +13,8 @@ from unmask_tf.defense.alignment import best_fit, detect, detection_scores, pred
 from unmask_tf.errors import InputError
 from unmask_tf.taxonomy import Taxonomy
 
-
-class Extractor(Protocol):
-    """Model K as UnMask sees it."""
-
-    def extract(self, images: np.ndarray) -> list[frozenset[str]]:
-        """Part names seen in each of the images, uint8 (N, H, W, 3) RGB."""
+if TYPE_CHECKING:  # it imports Keras, which Algorithm 1 does not need
+    from unmask_tf.defense.extract import Extractor
 
 
 @dataclass(frozen=True)

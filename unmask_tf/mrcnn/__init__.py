@@ -24,7 +24,9 @@ x2), class 0 as background and the cumulative `epochs` are Matterport's. What di
 - `detect` takes any number of images, whatever IMAGES_PER_GPU says.
 - `train` also takes `augmentation="fliplr"` (half of the images mirrored; MIRRORED_CLASS_IDS are swapped) or a function
   `(image, masks, rng) -> (image, masks)`. Without `augmentation` nothing is mirrored, as in Matterport's.
-- Batches, crops and sampled ROIs follow from SEED and the epoch, so a resumed training repeats what it would have done.
+- Batches, crops and sampled ROIs follow from SEED and the epoch.
+- A checkpoint also holds the optimizer. A training that was killed, its last checkpoint loaded and the same call made
+  again, ends with the weights that it would have had.
 - The losses go to `log.json` beside the checkpoints, not to TensorBoard; pass `custom_callbacks` for more.
 - Multi-GPU models, `USE_RPN_ROIS = False` and `run_graph` are not here; `unmask_tf.mrcnn.inspect` shows inner tensors.
 """

@@ -31,7 +31,7 @@ def read_architecture(path: str | Path) -> dict[str, Any]:
         path: a Matterport-layout `.h5`.
 
     Raises:
-        InputError: the file cannot be read, is no whole K, has a backbone that is not known, or its heads do not agree
+        InputError: the file cannot be read, is not a complete K, has an unknown backbone, or its heads do not agree
             on the number of classes.
     """
     shapes = read_shapes(path)
@@ -39,7 +39,7 @@ def read_architecture(path: str | Path) -> dict[str, Any]:
     missing = [name for name in needed if name not in shapes]
     if missing:
         raise InputError(
-            f"{path} is no whole Mask R-CNN: {', '.join(missing)} missing. Use weights of a trained K, such as "
+            f"{path} is not a complete Mask R-CNN: {', '.join(missing)} missing. Use weights of a trained K, such as "
             "mask_rcnn_parts_0040.h5."
         )
     settings = {name: int(shapes[tensor][-1]) for name, tensor in _WIDTHS.items()}
@@ -73,7 +73,7 @@ def _backbone(shapes: dict[str, tuple[int, ...]], path: str | Path) -> str:
         if known == (tuple(blocks), width):
             return name
     raise InputError(
-        f"{path} has a backbone that is not known: {blocks} blocks in stages 2 to 5, conv1 {width} wide. Known are "
+        f"{path} has an unknown backbone: {blocks} blocks in stages 2 to 5, conv1 {width} wide. Known are "
         + ", ".join(f"{name} {list(counts)}, {channels} wide" for name, (counts, channels) in RESNETS.items())
         + ", and MobileNetV2."
     )

@@ -48,7 +48,7 @@ def write_checkpoint(path: str | Path, graph: keras.Model, log: list[dict[str, A
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
-    """What `write_checkpoint` put beside the weights; `NOTHING` where a file holds weights alone."""
+    """What `write_checkpoint` put beside the weights; `NOTHING` where a file holds only weights."""
     state = read_state(path, ("log", "stage"))
     if not state:
         return NOTHING

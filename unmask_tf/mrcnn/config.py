@@ -92,7 +92,7 @@ class Config:
     SEED = 100
 
     def __init__(self, **overrides: Any) -> None:
-        """Raises TypeError where there is no setting of a name, ValueError where a value is out of range."""
+        """Raises TypeError for an unknown setting, ValueError for a value out of range."""
         self._override(overrides)
 
     def _override(self, overrides: Mapping[str, Any]) -> None:

@@ -100,7 +100,7 @@ class Dataset:
         """Pixels uint8 (H, W, 3), RGB, as they are stored: an EXIF orientation is not applied, as in Matterport's.
 
         Raises:
-            InputError: the file is missing, damaged or no image.
+            InputError: the file is missing, damaged or not an image.
         """
         return read_image(self.image_info[image_id]["path"], upright=False)
 

@@ -103,7 +103,9 @@ def mean_average_precision(truth: COCO, rows: list[dict[str, Any]], kind: str) -
         evaluation.params.catIds = present
         evaluation.evaluate()
         evaluation.accumulate()
-    precision = evaluation.eval["precision"][:, :, :, 0, -1]  # IoU, recall, category; all areas, most detections
+    precision = evaluation.eval["precision"][
+        :, :, :, 0, -1
+    ]  # IoU, recall, category; all areas, the largest number of detections
     per_part = {names[i]: float(precision[0, :, k].mean()) for k, i in enumerate(present)}
     return {"map50": float(np.mean(list(per_part.values()))), "map": float(precision.mean()), "per_part": per_part}
 
@@ -137,7 +139,7 @@ def evaluate(
     Args:
         model: K.
         dataset: annotated images.
-        limit: at most so many images, spread over the dataset; None: all.
+        limit: at most this many images, evenly spaced in the dataset; None: all.
         batch_size: images at a time; the last batch is padded.
         progress: called after every batch with the share of the images that is done; None: a progress bar.
 

@@ -1,4 +1,4 @@
-"""K's detector rewritten for speed: no mask head, batch normalisation folded away, bfloat16, less padding.
+"""K's detector rewritten for speed: no mask head, batch normalisation folded away; at choice bfloat16, less padding.
 
 The architecture stays where it is written, in backbone.py, rpn.py and heads.py: `rewrite` walks the finished graph and
 exchanges its layers.
@@ -106,7 +106,7 @@ class _Passed(layers.Layer):
 
 
 def _normalizations(network: keras.Model) -> dict[int, layers.BatchNormalization]:
-    """id of a convolution -> the batch normalisation that alone reads it."""
+    """id of a convolution -> the batch normalisation that is its only reader."""
     found = {}
     for layer in network.layers:
         if not isinstance(layer, layers.BatchNormalization):

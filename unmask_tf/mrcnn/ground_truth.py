@@ -95,7 +95,7 @@ def place_ground_truth(
 ) -> GroundTruth:
     """Puts an image and its instances onto the network's canvas; instances that vanish there are dropped.
 
-    An instance with a mask gets the box of its scaled mask, as Matterport's; a box alone is scaled.
+    An instance with a mask gets the box of its scaled mask, as Matterport's; a box without a mask is scaled.
 
     Args:
         image: uint8 (H, W, 3).
@@ -104,7 +104,7 @@ def place_ground_truth(
         masks: bool (H, W, N).
         has_mask: bool (N,).
         rng: places the crop in IMAGE_RESIZE_MODE `crop`.
-        augment: changes canvas and masks; a box alone passes through it as a filled mask.
+        augment: changes canvas and masks; a box without a mask passes through it as a filled mask.
     """
     canvas, placement = resize_image(image, config, rng)
     masks = resize_masks(masks, placement)

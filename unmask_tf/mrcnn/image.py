@@ -179,7 +179,7 @@ def mold_inputs(images: Sequence[np.ndarray], config: Config) -> tuple[np.ndarra
         ValueError: an image is not uint8 (H, W, 3), there is none, or the canvases differ in size.
     """
     if len(images) == 0:
-        raise ValueError("K got no image. Pass at least one.")
+        raise ValueError("K was given no images. Pass at least one.")
     molded, metas, placements = [], [], []
     for image in images:
         dtype, shape = getattr(image, "dtype", type(image).__name__), np.shape(image)

@@ -170,7 +170,7 @@ def draw_proposals(found: Intermediates, count: int = 20) -> Figure:
 
 
 def draw_rois(found: Intermediates, class_names: Sequence[str], count: int = 20) -> Figure:
-    """The class and box head: the proposals it takes for objects most surely, before (dotted) and after refinement.
+    """The class and box head: the proposals it is most certain are objects, before (dotted) and after refinement.
 
     Args:
         class_names: by class index; index 0 is the background.
@@ -178,7 +178,7 @@ def draw_rois(found: Intermediates, class_names: Sequence[str], count: int = 20)
     classes, scores, refined = found.refined_proposals()
     rows = [i for i in np.argsort(-scores, kind="stable") if classes[i] > 0][:count]
     figure, axes = _figure(2)
-    _show(axes[0], found.canvas, f"{(classes > 0).sum()} of {len(classes)} proposals are no background")
+    _show(axes[0], found.canvas, f"{(classes > 0).sum()} of {len(classes)} proposals are not background")
     _show(axes[1], found.canvas, f"{len(found.detections)} left by suppression and score")
     for i in rows:
         colour = class_colour(int(classes[i]))
@@ -276,8 +276,8 @@ def draw_masks(found: Intermediates, class_names: Sequence[str], count: int = 8)
 def weight_statistics(model: MaskRCNN) -> pd.DataFrame:
     """One row per tensor: layer, weight, shape, parameters, min, max, mean, std, and `note`.
 
-    The note says what is suspicious: not finite, or all values equal where that is no initial value of a bias, scale or
-    statistic.
+    The note says what is suspicious: not finite, or all values equal where that is not the initial value of a bias,
+    scale or statistic.
     """
     rows = []
     for name, variable in named_weights(model.keras_model).items():

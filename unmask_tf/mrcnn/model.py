@@ -70,10 +70,11 @@ class MaskRCNN:
         report = load_weights(self.keras_model, path, exclude=exclude or ())
         if report.missing:
             layers = dict.fromkeys(name.split("/")[0] for name in report.missing)
-            print(f"{path} holds a backbone alone; left as they were: {', '.join(layers)}")
+            print(f"{path} holds only a backbone; these layers keep their weights: {', '.join(layers)}")
         self.set_log_dir(path)
         if self.mode == "training":
-            self._loaded = read_checkpoint(path)
+            held = read_checkpoint(path)
+            self._loaded = held if held.epoch == self.epoch else NOTHING  # a renamed checkpoint starts a new training
         if report.excluded:
             self._forget_optimizer()
         return report
@@ -236,7 +237,7 @@ class MaskRCNN:
         """
         inputs, windows = self._inputs(images)
         if verbose:
-            print(f"K looks at {len(images)} images on a canvas of {inputs[0].shape[1]}x{inputs[0].shape[2]} pixels")
+            print(f"detecting in {len(images)} images on a canvas of {inputs[0].shape[1]}x{inputs[0].shape[2]} pixels")
         return self._results(inputs, [image.shape[:2] for image in images], windows)
 
     def detect_molded(
@@ -246,7 +247,7 @@ class MaskRCNN:
         if self.mode != "inference":
             raise ValueError("detection needs a model built with mode='inference'.")
         if verbose:
-            print(f"K looks at {len(molded_images)} molded images of {molded_images.shape[1:]}")
+            print(f"detecting in {len(molded_images)} molded images of {molded_images.shape[1:]}")
         shape = molded_images.shape[1:3]
         anchors = np.repeat(self.anchors(shape)[None], len(molded_images), axis=0)
         inputs = [molded_images, anchors, normalized_windows(image_metas, shape)]

@@ -19,7 +19,7 @@ def non_max_suppression(
         boxes: (B, N, 4) y1, x1, y2, x2, any unit.
         scores: (B, N), at least 0 where valid.
         valid: bool (B, N).
-        max_output: K, the most boxes kept per image.
+        max_output: K, at most how many boxes are kept per image.
         classes: int (B, N); when given, boxes of different classes do not suppress one another.
 
     Returns:

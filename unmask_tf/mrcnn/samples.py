@@ -71,7 +71,7 @@ class Loaded:
         zoom: shows a random part of each image, enlarged by up to this factor (see `zoomed`); None: the whole image.
 
     Raises:
-        TypeError: no dataset, or no augmentation.
+        TypeError: `dataset` is not a dataset, or `augmentation` none of these.
         ValueError: the dataset is not prepared, has no images, or other classes than NUM_CLASSES.
     """
 
@@ -97,7 +97,8 @@ class Loaded:
                 )
         else:
             raise TypeError(
-                f"{type(dataset).__name__} is no dataset to train on. Give a unmask_tf.mrcnn.Dataset or a PartDataset."
+                f"{type(dataset).__name__} is not a dataset to train on. Give a PartDataset or an "
+                "unmask_tf.mrcnn.Dataset."
             )
         if not self.ids:
             raise ValueError("the dataset has no images. Add some (add_image) before prepare().")
@@ -163,7 +164,7 @@ class Loaded:
                 f"{self.config.NUM_CLASSES} classes."
             )
         masks = masks.astype(bool)
-        # As in Matterport's, an instance without a pixel is no instance.
+        # As in Matterport's, an instance without a pixel does not count.
         seen = masks.any(axis=(0, 1))
         count = int(seen.sum())
         return image, (
@@ -177,7 +178,7 @@ class Loaded:
         """As `load`, but another image, drawn by `rng`, where this one shows nothing to learn from.
 
         Raises:
-            InputError: no image shows an instance of a class.
+            InputError: no image shows an instance of any class.
         """
         for other in (position, *rng.permutation(len(self)).tolist()):
             if other in self._empty:
@@ -187,13 +188,13 @@ class Loaded:
                 return truth
             if self.augmentation is None and self.zoom is None and self.config.IMAGE_RESIZE_MODE != "crop":
                 self._empty.add(other)  # it will be empty every time
-        raise InputError("no image of the dataset shows an instance of a class. Check load_mask or the annotations.")
+        raise InputError("no image of the dataset shows an instance of any class. Check load_mask or the annotations.")
 
 
 class Passes:
     """Every image once an epoch, in an order of its own; images without a part are shown too, as negatives.
 
-    Images that fill no whole batch are left out for the epoch.
+    The last images, if they do not fill a batch, are left out for the epoch.
 
     Args:
         images: what to show.

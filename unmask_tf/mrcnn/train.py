@@ -72,7 +72,7 @@ def train_parts(
         tqdm.write(f"resuming K after epoch {resume.epoch}")
     else:
         load_initial_weights(graph, config, initial_weights)
-    validate = None if validation is None else _Validation(graph, config, validation)
+    validate = None if validation is None else _Validation(graph, config, validation, quiet=progress is not None)
     log = fit(graph, config, schedule, source, checkpoint, resume=resume, validate=validate, progress=progress)
     return graph, log
 
@@ -89,8 +89,9 @@ def _images(dataset: PartDataset, config: Config, quiet: bool) -> Images:
 class _Validation:
     """Average precision of the training graph's present weights."""
 
-    def __init__(self, graph: keras.Model, config: Config, dataset: PartDataset) -> None:
+    def __init__(self, graph: keras.Model, config: Config, dataset: PartDataset, quiet: bool) -> None:
         self.graph, self.config, self.dataset = graph, config, dataset
+        self.progress: Callable[[float], None] | None = (lambda share: None) if quiet else None
         self.model: MaskRCNN | None = None
 
     def __call__(self) -> dict[str, float]:
@@ -99,7 +100,8 @@ class _Validation:
         source = named_weights(self.graph)
         for name, variable in named_weights(self.model.keras_model).items():
             variable.assign(source[name].value)
-        return {name: value for name, value in evaluate(self.model, self.dataset).items() if name.startswith("map")}
+        scores = evaluate(self.model, self.dataset, progress=self.progress)
+        return {name: value for name, value in scores.items() if name.startswith("map")}
 
 
 def load_initial_weights(graph: keras.Model, config: Config, path: Path | None) -> None:

@@ -54,7 +54,7 @@ def _layers(model: keras.Model) -> Iterator[tuple[str, list[tuple[str, Any]]]]:
         if isinstance(layer, keras.Model):
             named = [pair for _, pairs in _layers(layer) for pair in pairs]
         else:
-            # Random-number state is no weight.
+            # Random-number state is not a weight.
             named = [(f"{layer.name}/{w.name}", w) for w in layer.weights if "seed_generator" not in w.path]
         if named:
             yield layer.name, named
@@ -96,7 +96,7 @@ def _opened(path: Path) -> Iterator[h5py.Group]:
     """The group that lists the layers.
 
     Raises:
-        InputError: the file is missing, truncated, no HDF5 file, or not in this layout.
+        InputError: the file is missing, truncated, not an HDF5 file, or not in this layout.
     """
     if not path.is_file():
         raise InputError(
@@ -159,7 +159,7 @@ def read_weights(path: str | Path) -> dict[str, np.ndarray]:
     """Reads every tensor of a Matterport `.h5`: `layer/weight` -> array.
 
     Raises:
-        InputError: the file is missing, truncated, no HDF5 file, or not in this layout.
+        InputError: the file is missing, truncated, not an HDF5 file, or not in this layout.
     """
     return {name: value for name, (_, value) in _read(path, np.asarray).items()}
 
@@ -200,7 +200,7 @@ _BACKBONE = re.compile(r"conv1|bn_conv1|(?:res|bn)([2-5])([a-z])_branch(?:1|2[ab
 
 
 def _explained(missing: str, layers: set[str]) -> bool:
-    """Whether a file with these layers may lack a tensor: it holds a backbone alone, perhaps of a shallower ResNet.
+    """Whether a file with these layers may lack a tensor: it holds only a backbone, perhaps of a shallower ResNet.
 
     That is what Matterport's `get_imagenet_weights` fetches, for a ResNet-101 too.
     """
@@ -219,7 +219,7 @@ def _excluder(exclude: Sequence[str]) -> Callable[[str, str], bool]:
     try:
         patterns = [re.compile(pattern) for pattern in exclude]
     except re.error as error:
-        raise ValueError(f"`exclude` holds '{error.pattern}', which is no regular expression: {error}.") from error
+        raise ValueError(f"`exclude` holds '{error.pattern}', which is not a regular expression: {error}.") from error
     return lambda group, name: any(p.fullmatch(x) for p in patterns for x in (group, name.split("/")[0]))
 
 
@@ -254,7 +254,7 @@ def _match(model: keras.Model, tensors: dict[str, tuple[str, Any]], exclude: Seq
 def load_weights(model: keras.Model, path: str | Path, *, exclude: Sequence[str] = ()) -> WeightReport:
     """Loads a Matterport `.h5` by name; either every tensor fits, or nothing is changed.
 
-    A file that holds a ResNet's backbone alone (ImageNet's) may lack the rest, which then stays as it is; the report
+    A file that holds only a ResNet's backbone (ImageNet's) may lack the rest, which then stays as it is; the report
     lists it as missing.
 
     Args:
@@ -287,7 +287,9 @@ def load_weights(model: keras.Model, path: str | Path, *, exclude: Sequence[str]
     # Twice through the file, one tensor at a time: all of them in memory would double what K takes.
     for name, value in _arrays(path, report.loaded):
         if value.dtype.kind not in "fiu" or not np.isfinite(value).all():
-            raise InputError(f"{path} holds NaN or infinity in {name}, or no numbers. Use an earlier checkpoint.")
+            raise InputError(
+                f"{path} holds NaN or infinity in {name}, or something other than numbers. Use an earlier checkpoint."
+            )
     variables = named_weights(model)
     for name, value in _arrays(path, report.loaded):
         variables[name].assign(value)
