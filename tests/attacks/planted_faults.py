@@ -18,12 +18,16 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
+from attack_modules import target_of
 from torch import nn
 
 from unmask_tf.attacks import advertorch_bridge as bridge
-from unmask_tf.attacks.advertorch_bridge import AttackResult, attack, logits_of
+from unmask_tf.attacks import module as evaluation
+from unmask_tf.attacks.advertorch_bridge import attack
 from unmask_tf.attacks.checks import CHECKS, WARNINGS
 from unmask_tf.attacks.evidence import check_attack
+from unmask_tf.attacks.module import logits_of
+from unmask_tf.attacks.protocol import AttackResult
 from unmask_tf.attacks.threat_models import ThreatModel, threat_model
 from unmask_tf.attacks.watched import Watched
 from unmask_tf.reproduce.records import CellKey, Record
@@ -125,7 +129,7 @@ def _training_mode() -> Iterator[None]:
     def training(module: nn.Module) -> Iterator[torch.device]:
         yield next(module.train().parameters()).device
 
-    with patch.object(bridge, "inference", training):
+    with patch.object(bridge, "inference", training), patch.object(evaluation, "inference", training):
         yield
 
 
@@ -216,7 +220,7 @@ def caught(fault: Fault) -> set[str]:
     module, given = fault.module(copy.deepcopy(network())), fault.labels(labels)
     with fault.context():
         result = fault.result(attack(module, images, given, fault.used or fault.threat, seed=0))
-        checks = check_attack(module, images, given, result, fault.threat)
+        checks = check_attack(target_of(module), images, given, result, fault.threat)
     usable = np.isfinite(result.images).all(axis=(1, 2, 3))
     right = int(((result.predictions == labels) | ~usable).sum())
     failed = failed_checks([*_sound_records(), _record("pgd_linf", EPSILON_255, right, checks)])
