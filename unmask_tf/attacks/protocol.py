@@ -15,12 +15,9 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
-
-if TYPE_CHECKING:
-    import torch
 
 
 class Norm(str, Enum):
@@ -37,8 +34,8 @@ class TargetClassifier(Protocol):
     def logits(self, images: np.ndarray) -> np.ndarray:
         """uint8, or float32 in [0, 1], (N, H, W, 3) -> float32 (N, classes)."""
 
-    def torch_module(self) -> torch.nn.Module:
-        """The same function in torch: float32 (N, 3, H, W) in [0, 1] -> logits (N, classes)."""
+    def torch_module(self) -> Any:
+        """The same function as a torch.nn.Module: float32 (N, 3, H, W) in [0, 1] -> logits (N, classes)."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +55,8 @@ class Target:
         return self.classifier.logits(images)
 
     @property
-    def module(self) -> torch.nn.Module:
-        """M's torch copy, for gradients; the classifier makes it once, when it is first asked for."""
+    def module(self) -> Any:
+        """M's torch copy (a torch.nn.Module), for gradients; it is made when it is first asked for."""
         return self.classifier.torch_module()
 
 

@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import keras
 import numpy as np
 
 from unmask_tf.classifiers.build import load_classifier
 from unmask_tf.classifiers.train import predict_logits
-
-if TYPE_CHECKING:
-    import torch
 
 
 class Classifier:
@@ -39,12 +36,12 @@ class Classifier:
         """Logits by Keras, float32 (N, classes), of images uint8 (N, S, S, 3), or float32 in [0, 1]."""
         return predict_logits(self.model, images, self.batch_size)
 
-    def torch_module(self) -> torch.nn.Module:
-        """The same function in torch, with folded normalisations: float32 (N, 3, S, S) in [0, 1] -> logits."""
+    def torch_module(self) -> Any:
+        """The same function as a torch.nn.Module with folded normalisations: (N, 3, S, S) in [0, 1] -> logits."""
         return self._torch_module
 
     @cached_property
-    def _torch_module(self) -> torch.nn.Module:
+    def _torch_module(self) -> Any:
         from unmask_tf.classifiers.torch_port import to_torch
 
         return to_torch(self.model, fold_batch_norm=True)
