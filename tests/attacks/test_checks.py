@@ -246,6 +246,21 @@ def test_checks_leave_the_module_as_it_was():
     assert all(parameter.requires_grad and parameter.grad is None for parameter in module.parameters())
 
 
+@pytest.mark.parametrize(("largest", "off", "holds"), [(0.5, 9e-4, True), (0.5, 1.1e-3, False), (20.0, 0.019, True)])
+def test_keras_and_the_torch_copy_may_differ_by_a_thousandth_of_the_largest_logit(largest, off, holds):
+    evidence = good_evidence()
+    keras = np.tile(np.array([largest, -0.1]), (6, 1))
+    evidence = dataclasses.replace(evidence, attacked_logits=keras, reported_logits=_with(keras, (2, 1), off - 0.1))
+    assert CHECKS["outputs_reproduced"].holds(evidence) is holds
+
+
+def test_an_attack_on_a_stale_copy_is_found():
+    stale = Linear2(1.02 * WEIGHT)
+    threat = threat_model("pgd_linf", 8, preset="strong", iterations=3)
+    result = attack(stale, IMAGES, LABELS, threat, seed=0)
+    assert failing(check_attack(target_of(MODULE, stale), IMAGES, LABELS, result, threat)) == {"outputs_reproduced"}
+
+
 def test_no_checks_at_all_are_not_sound_and_a_warning_is_no_failure():
     assert not sound({})
     assert {"step_shorter_than_budget", "steps_reach_budget"} == WARNINGS
