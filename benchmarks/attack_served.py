@@ -92,7 +92,7 @@ def _attack(
     pixels = np.ascontiguousarray(images.transpose(0, 2, 3, 1))
 
     def ours() -> np.ndarray:
-        result = attack(module, pixels, labels, threat, seed=0, batch_size=len(pixels))
+        result = attack(module, pixels, labels, threat, seed=0)
         return result.images.transpose(0, 3, 1, 2)
 
     return ours

@@ -177,10 +177,10 @@ def _processor() -> str:
 
 def main() -> int:
     import_quietly()
-    from unmask_tf.classifiers.build import ARCHITECTURES
+    from unmask_tf.classifiers import CLASSIFIERS
 
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--architecture", default="resnet50", choices=ARCHITECTURES)
+    parser.add_argument("--architecture", default="resnet50", choices=list(CLASSIFIERS))
     parser.add_argument("--size", type=int, default=150, help="side of the images, pixels (default 150)")
     parser.add_argument("--batch", type=int, default=32, help="images attacked together (default 32)")
     parser.add_argument("--norm", default="linf", choices=("linf", "l2"))

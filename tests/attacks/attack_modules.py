@@ -6,6 +6,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from unmask_tf.attacks.module import logits_of
+from unmask_tf.attacks.protocol import Target
+
 
 class Linear2(nn.Module):
     """Logits (w . x, 0) with w given in NHWC order; the loss of label 1 grows along +w, that of label 0 along -w."""
@@ -40,6 +43,24 @@ class Gated(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.inner(torch.relu(x - 0.2))
+
+
+class OfModule:
+    """A classifier that is scored by a torch module; the attack may be shown another one."""
+
+    def __init__(self, module: nn.Module, shown: nn.Module | None = None) -> None:
+        self.module, self.shown = module, module if shown is None else shown
+
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        return logits_of(self.module, images)
+
+    def torch_module(self) -> nn.Module:
+        return self.shown
+
+
+def target_of(module: nn.Module, shown: nn.Module | None = None) -> Target:
+    """A target whose M is `module`, and whose torch copy is it too, or `shown`."""
+    return Target(OfModule(module, shown))
 
 
 def conv_net(classes: int = 3, seed: int = 0) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Twelve faults planted in a sound attack on a small network, and which checks catch each.
+"""Thirteen faults planted in a sound attack on a small network, and which checks catch each.
 
 As a script it rewrites the table of docs/attack_checks.md:
 
@@ -18,12 +18,16 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
+from attack_modules import target_of
 from torch import nn
 
 from unmask_tf.attacks import advertorch_bridge as bridge
-from unmask_tf.attacks.advertorch_bridge import AttackResult, attack, logits_of
+from unmask_tf.attacks import module as evaluation
+from unmask_tf.attacks.advertorch_bridge import attack
 from unmask_tf.attacks.checks import CHECKS, WARNINGS
 from unmask_tf.attacks.evidence import check_attack
+from unmask_tf.attacks.module import logits_of
+from unmask_tf.attacks.protocol import AttackResult
 from unmask_tf.attacks.threat_models import ThreatModel, threat_model
 from unmask_tf.attacks.watched import Watched
 from unmask_tf.reproduce.records import CellKey, Record
@@ -125,7 +129,7 @@ def _training_mode() -> Iterator[None]:
     def training(module: nn.Module) -> Iterator[torch.device]:
         yield next(module.train().parameters()).device
 
-    with patch.object(bridge, "inference", training):
+    with patch.object(bridge, "inference", training), patch.object(evaluation, "inference", training):
         yield
 
 
@@ -151,6 +155,15 @@ def _with_nan(result: AttackResult) -> AttackResult:
     return replace(result, images=images)
 
 
+def _trained_on(module: nn.Module) -> nn.Module:
+    """A copy whose weights are one in a hundred off, as after one more training step."""
+    other = copy.deepcopy(module)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter *= 1.01
+    return other
+
+
 def _same(value: Any) -> Any:
     return value
 
@@ -164,6 +177,7 @@ class Fault:
         threat: the threat model that is claimed.
         used: the one that the attack really runs with; None: the same.
         module: the attacked module -> the faulty one.
+        shown: the module -> its copy, which the attack sees.
         labels: true labels -> those that attack and checks are given.
         context: entered for the attack and the checks.
         result: the attack's result -> the faulty one.
@@ -173,6 +187,7 @@ class Fault:
     threat: ThreatModel = SOUND
     used: ThreatModel | None = None
     module: Callable[[nn.Module], nn.Module] = _same
+    shown: Callable[[nn.Module], nn.Module] = _same
     labels: Callable[[np.ndarray], np.ndarray] = _same
     context: Callable[[], AbstractContextManager] = nullcontext
     result: Callable[[AttackResult], AttackResult] = _same
@@ -207,6 +222,9 @@ FAULTS: dict[str, Fault] = {
         title="the steps are computed and not taken", context=lambda: _advertorch_with(eps_iter=0.0, rand_init=False)
     ),
     "NaN": Fault(title="a NaN in one pixel of one image", result=_with_nan),
+    "other copy": Fault(
+        title="the torch copy that is attacked is of other weights than the M that is scored", shown=_trained_on
+    ),
 }
 
 
@@ -215,8 +233,9 @@ def caught(fault: Fault) -> set[str]:
     images, labels = waves(_IMAGES, seed=2)
     module, given = fault.module(copy.deepcopy(network())), fault.labels(labels)
     with fault.context():
-        result = fault.result(attack(module, images, given, fault.used or fault.threat, seed=0))
-        checks = check_attack(module, images, given, result, fault.threat)
+        target = target_of(module, fault.shown(module))
+        result = fault.result(attack(target.module, images, given, fault.used or fault.threat, seed=0))
+        checks = check_attack(target, images, given, result, fault.threat)
     usable = np.isfinite(result.images).all(axis=(1, 2, 3))
     right = int(((result.predictions == labels) | ~usable).sum())
     failed = failed_checks([*_sound_records(), _record("pgd_linf", EPSILON_255, right, checks)])

@@ -2,22 +2,24 @@
 
 import numpy as np
 import pytest
-from attack_modules import Linear2
+from attack_modules import Linear2, target_of
 from planted_faults import network, waves
 
 from unmask_tf.attacks.advertorch_bridge import attack
+from unmask_tf.attacks.advertorch_entries import advertorch_attack
 from unmask_tf.attacks.checks import sound
 from unmask_tf.attacks.evidence import check_attack
 from unmask_tf.attacks.pixels import lengths, project
-from unmask_tf.attacks.threat_models import ATTACKS, AttackSpec, Norm, ThreatModel, threat_model
+from unmask_tf.attacks.protocol import ATTACKS, Norm
+from unmask_tf.attacks.threat_models import ThreatModel, threat_model
 
 # One line each; epsilon is chosen to fool the small network.
 ENTRIES = {
-    "bim_linf": (AttackSpec(advertorch_class="LinfBasicIterativeAttack", norm=Norm.LINF), 40),
-    "pgd_l1": (AttackSpec(advertorch_class="L1PGDAttack", norm=Norm.L1, random_start=True), 6000),
-    "sparse_l1": (AttackSpec(advertorch_class="SparseL1DescentAttack", norm=Norm.L1), 6000),
-    "fgsm": (AttackSpec(advertorch_class="GradientSignAttack", norm=Norm.LINF, iterative=False), 40),
-    "fgm_l2": (AttackSpec(advertorch_class="GradientAttack", norm=Norm.L2, iterative=False), 600),
+    "bim_linf": (advertorch_attack("LinfBasicIterativeAttack", Norm.LINF), 40),
+    "pgd_l1": (advertorch_attack("L1PGDAttack", Norm.L1, random_start=True), 6000),
+    "sparse_l1": (advertorch_attack("SparseL1DescentAttack", Norm.L1), 6000),
+    "fgsm": (advertorch_attack("GradientSignAttack", Norm.LINF, iterative=False), 40),
+    "fgm_l2": (advertorch_attack("GradientAttack", Norm.L2, iterative=False), 600),
 }
 
 
@@ -42,7 +44,8 @@ def test_its_run_is_checked_as_any_other(name, expected, monkeypatch):
     monkeypatch.setitem(ATTACKS, name, spec)
     images, labels = waves(12, seed=2)
     threat = threat_model(name, epsilon, preset="strong")
-    checks = check_attack(network(), images, labels, attack(network(), images, labels, threat, seed=0), threat)
+    result = attack(network(), images, labels, threat, seed=0)
+    checks = check_attack(target_of(network()), images, labels, result, threat)
     assert [check for check, holds in checks.items() if not holds] == expected
     assert sound(checks) == (not expected)
 

@@ -1,17 +1,21 @@
-"""Each of twelve planted faults is caught, and a sound attack raises no alarm."""
+"""Each of thirteen planted faults is caught, and a sound attack raises no alarm."""
 
 import functools
+import itertools
 
 import numpy as np
 import planted_faults
 import pytest
-import torch
+from attack_modules import target_of
 from planted_faults import DOCUMENT, FAULTS, SOUND, Fault, caught, network, waves
 
-from unmask_tf.attacks.advertorch_bridge import attack, logits_of
-from unmask_tf.attacks.checks import CHECKS, WARNINGS
+from unmask_tf.attacks import advertorch_bridge as bridge
+from unmask_tf.attacks.advertorch_bridge import attack
+from unmask_tf.attacks.checks import BY_CONSTRUCTION, CHECKS, WARNINGS
 from unmask_tf.attacks.evidence import check_attack
-from unmask_tf.attacks.threat_models import ATTACKS, threat_model
+from unmask_tf.attacks.module import logits_of
+from unmask_tf.attacks.protocol import ATTACKS
+from unmask_tf.attacks.threat_models import threat_model
 from unmask_tf.reproduce.soundness import BETWEEN_CELLS
 
 # By whom each fault must be caught, whatever else fails with it.
@@ -28,6 +32,7 @@ CAUGHT_BY = {
     "wrong labels": {"labels_match_model"},
     "frozen input": {"loss_rises", "as_strong_as_one_step"},
     "NaN": {"finite"},
+    "other copy": {"outputs_reproduced"},
 }
 
 found = functools.cache(lambda name: caught(FAULTS[name]))
@@ -56,7 +61,7 @@ def test_strong_attacks_raise_no_alarm_targeted_or_not(name, targeted):
     threat = threat_model(name, 40 if name.endswith("linf") else 600, preset="strong")
     wanted = labels if targets is None else targets
     result = attack(network(), images, wanted, threat, seed=0, targeted=targeted)
-    checks = check_attack(network(), images, labels, result, threat, targets=targets)
+    checks = check_attack(target_of(network()), images, labels, result, threat, targets=targets)
     assert [check for check, holds in checks.items() if not holds] == []
     assert (result.predictions == wanted).mean() == (1.0 if targeted else 0.0)
 
@@ -64,21 +69,22 @@ def test_strong_attacks_raise_no_alarm_targeted_or_not(name, targeted):
 def test_epsilon_taken_255_times_too_large_is_caught():
     images, labels = waves(12, seed=2)
     result = attack(network(), images, labels, threat_model("pgd_linf", 40 * 255, preset="strong"), seed=0)
-    checks = check_attack(network(), images, labels, result, SOUND)
+    checks = check_attack(target_of(network()), images, labels, result, SOUND)
     assert not checks["budget_kept"] and not checks["budget_kept_in_8bit"]
 
 
 def test_labels_that_only_the_attack_was_given_wrong_are_caught():
     images, labels = waves(36, seed=2)
     result = attack(network(), images, (labels + 1) % 3, SOUND, seed=0)
-    assert not check_attack(network(), images, labels, result, SOUND)["as_strong_as_one_step"]
+    assert not check_attack(target_of(network()), images, labels, result, SOUND)["as_strong_as_one_step"]
 
 
 def test_an_unseeded_start_is_caught(monkeypatch):
     images, labels = waves(12, seed=2)
     result = attack(network(), images, labels, SOUND, seed=0)
-    monkeypatch.setattr(torch, "manual_seed", lambda seed: torch.seed())
-    checks = check_attack(network(), images, labels, result, SOUND)
+    drawn = itertools.count()
+    monkeypatch.setattr(bridge, "random_seed", lambda *_: next(drawn))
+    checks = check_attack(target_of(network()), images, labels, result, SOUND)
     assert [check for check, holds in checks.items() if not holds] == ["deterministic"]
 
 
@@ -89,11 +95,16 @@ def test_the_table_in_the_documentation_is_the_one_found():
 
 def test_the_documentation_explains_every_check_and_no_other():
     rows = DOCUMENT.read_text(encoding="utf-8").partition("| --- | --- |\n")[2].partition("\n\n")[0].splitlines()
-    named = [row.split("|")[1].replace("(warns)", "").strip() for row in rows]
-    assert named == [*CHECKS, *BETWEEN_CELLS]
-    assert [name for name, row in zip(named, rows, strict=True) if "(warns)" in row] == [
-        name for name in CHECKS if name in WARNINGS
-    ]
+    notes = {name: note for name, note in (_named(row) for row in rows)}
+    assert list(notes) == [*CHECKS, *BETWEEN_CELLS]
+    assert {name for name, note in notes.items() if note == "warns"} == WARNINGS
+    assert {name for name, note in notes.items() if note == "by construction"} == BY_CONSTRUCTION
+
+
+def _named(row):
+    """A row's check, and what stands in brackets behind it."""
+    name, _, note = row.split("|")[1].strip().partition(" (")
+    return name, note.rstrip(")")
 
 
 def test_the_waves_are_grey_levels():

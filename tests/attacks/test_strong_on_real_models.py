@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from planted_faults import waves
 
-from unmask_tf.attacks.advertorch_bridge import logits_of
 from unmask_tf.attacks.evidence import checked_attack
-from unmask_tf.attacks.threat_models import ATTACKS, threat_model
+from unmask_tf.attacks.module import logits_of
+from unmask_tf.attacks.protocol import ATTACKS, Target
+from unmask_tf.attacks.threat_models import threat_model
 from unmask_tf.reproduce.records import CellKey, Record
 from unmask_tf.reproduce.soundness import failed_checks
 
@@ -17,6 +18,7 @@ def test_strong_attacks_on_a_trained_model_are_sound(architecture):
     import keras
 
     from unmask_tf.classifiers.build import build_classifier
+    from unmask_tf.classifiers.classifier import Classifier
     from unmask_tf.classifiers.torch_port import to_torch
 
     keras.utils.set_random_seed(0)
@@ -37,10 +39,10 @@ def test_strong_attacks_on_a_trained_model_are_sound(architecture):
     for name in ATTACKS:
         for epsilon in (8, 16) if name.endswith("linf") else (300, 600):
             threat = threat_model(name, epsilon, preset="strong")
-            attacked = checked_attack(module, test, truth, threat, seed=7)
+            attacked = checked_attack(Target(Classifier(model)), test, truth, threat, seed=7)
             failed = [check for check, holds in attacked.checks.items() if not holds]
             assert failed == [], (name, epsilon, attacked.threat.iterations)
-            right = int((attacked.result.predictions == truth).sum())
+            right = int((attacked.logits.argmax(axis=1) == truth).sum())
             records.append(_record(architecture, name, epsilon, right, attacked.checks))
     assert failed_checks(records) == {}
 

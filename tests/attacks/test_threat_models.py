@@ -3,7 +3,9 @@ import math
 
 import pytest
 
-from unmask_tf.attacks.threat_models import ATTACKS, PRESETS, AttackSpec, Norm, ThreatModel, threat_model
+from unmask_tf.attacks.advertorch_entries import advertorch_attack
+from unmask_tf.attacks.protocol import ATTACKS, Norm
+from unmask_tf.attacks.threat_models import PRESETS, ThreatModel, threat_model
 from unmask_tf.config import PROFILES
 from unmask_tf.errors import InputError
 
@@ -51,7 +53,7 @@ def test_the_four_attacks_are_the_released_ones(attack, norm, random_start, adve
     threat = threat_model(attack, 8)
     assert threat.norm is norm
     assert threat.random_start is random_start
-    assert threat.spec.advertorch_class == advertorch_class
+    assert threat.spec.run.advertorch_class == advertorch_class
 
 
 def test_only_strong_keeps_the_best_iterate_and_restarts_what_starts_at_random():
@@ -75,7 +77,7 @@ def test_a_threat_model_is_frozen():
 
 
 def test_one_entry_adds_an_attack(monkeypatch):
-    monkeypatch.setitem(ATTACKS, "bim_linf", AttackSpec(advertorch_class="LinfBasicIterativeAttack", norm=Norm.LINF))
+    monkeypatch.setitem(ATTACKS, "bim_linf", advertorch_attack("LinfBasicIterativeAttack", Norm.LINF))
     assert threat_model("bim_linf", 8, preset="written").norm is Norm.LINF
 
 

@@ -18,7 +18,8 @@ import numpy as np
 import tensorflow as tf
 import torch
 
-from unmask_tf.classifiers.build import ARCHITECTURES, build_classifier, load_classifier
+from unmask_tf.classifiers import CLASSIFIERS
+from unmask_tf.classifiers.build import build_classifier, load_classifier
 from unmask_tf.classifiers.torch_port import load_from_keras, to_torch
 
 CLASSES = 3
@@ -157,7 +158,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--images", type=int, default=16)
-    parser.add_argument("--architectures", nargs="*", default=list(ARCHITECTURES), choices=ARCHITECTURES)
+    parser.add_argument("--architectures", nargs="*", default=list(CLASSIFIERS), choices=list(CLASSIFIERS))
     parser.add_argument("--weights", nargs="*", default=[], help="files of save_classifier instead")
     parser.add_argument("--smooth", action="store_true", help="ELU instead of every rectifier")
     arguments = parser.parse_args()

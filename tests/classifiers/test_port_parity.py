@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from unmask_tf.classifiers.build import ARCHITECTURES
+from unmask_tf.classifiers import CLASSIFIERS
 from unmask_tf.classifiers.torch_port import load_from_torch, to_torch
 from unmask_tf.data.class_images import resize_and_crop
 
@@ -22,7 +22,7 @@ from unmask_tf.data.synthetic import class_scene
 
 PHOTOS = os.environ.get("UNMASK_PHOTOS")
 SLOW = ("resnet101", "vgg16")
-ALL = [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in ARCHITECTURES]
+ALL = [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in CLASSIFIERS]
 DISTINCT = 0.02
 """Smallest share of the images that each class must get, or else equal classes would say little."""
 
@@ -95,7 +95,7 @@ def test_sixty_images_get_keras_classes(architecture):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", CLASSIFIERS)
 def test_a_thousand_images_get_keras_classes(architecture):
     """500 random images and 500 photographs, or drawn images where there are none."""
     assert_equal_classes(architecture, 1000, 64)

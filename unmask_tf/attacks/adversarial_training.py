@@ -42,9 +42,9 @@ def make_perturb(at_config: AdversarialTrainingConfig, *, seed: int = 0) -> Call
     """The `perturb` argument of `train_classifier`.
 
     Given the Keras model in training, it returns a function that attacks a batch with the model's present weights, on
-    a torch copy in inference mode. The random start is seeded by a digest of `seed`, the batch and the model's last
-    trainable weight: a resumed training attacks as an uninterrupted one would, with no counter to save, and the same
-    batch gets another start as soon as the model has moved.
+    a torch copy in inference mode. An image's random start is seeded by a digest of `seed`, its pixels and the model's
+    last trainable weight: a resumed training attacks as an uninterrupted one would, with no counter to save, and the
+    same image gets another start as soon as the model has moved.
 
     Args:
         at_config: the attack's budget, step and iterations.
@@ -62,8 +62,8 @@ def make_perturb(at_config: AdversarialTrainingConfig, *, seed: int = 0) -> Call
         def attacked(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
             load_from_keras(module, model)
             images, labels = np.asarray(images), np.asarray(labels)
-            start = _digest(seed, images, labels, keras.ops.convert_to_numpy(last_weight))
-            return attack(module, images, labels, threat, seed=start, batch_size=len(images)).images
+            start = _digest(seed, keras.ops.convert_to_numpy(last_weight))
+            return attack(module, images, labels, threat, seed=start).images
 
         return attacked
 
@@ -109,9 +109,6 @@ def adversarial_train(
     )
 
 
-def _digest(seed: int, *arrays: np.ndarray) -> int:
-    digest = hashlib.sha256(str(seed).encode())
-    for array in arrays:
-        digest.update(f"{array.dtype.str}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
+def _digest(seed: int, weight: np.ndarray) -> int:
+    digest = hashlib.sha256(str(seed).encode() + np.ascontiguousarray(weight).tobytes())
     return int.from_bytes(digest.digest()[:8], "big")

@@ -1,7 +1,7 @@
 """Runs Advertorch's attacks on M's torch copy: NHWC float32 images in, NHWC float32 images out.
 
 Advertorch holds no state that we rely on: it sees a function (`Watched`) that turns NCHW images into logits, and
-everything around it (seeds, layout, best iterate, NaN repair, final projection) is here.
+everything around it (random starts, layout, best iterate, NaN repair, going on, final projection) is here.
 """
 
 from __future__ import annotations
@@ -12,47 +12,19 @@ import importlib.util
 import inspect
 import sys
 import types
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 
+from unmask_tf.attacks.module import inference, nchw, nhwc, validated
 from unmask_tf.attacks.pixels import project
-from unmask_tf.attacks.threat_models import Norm, ThreatModel
+from unmask_tf.attacks.protocol import AttackResult, Norm, Stop, pixel_ids, random_seed
+from unmask_tf.attacks.results import continued
+from unmask_tf.attacks.threat_models import ThreatModel
 from unmask_tf.attacks.watched import Watched
-from unmask_tf.data.pixels import checked_pixels
 from unmask_tf.errors import InputError
-
-__all__ = ["AttackResult", "advertorch_attacks", "attack", "inference", "logits_and_gradients", "logits_of"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class AttackResult:
-    """What an attack returned.
-
-    Attributes:
-        images: float32 (N, H, W, 3) in [0, 1], within the budget.
-        logits: float32 (N, classes), the attack's own evaluation of `images`.
-        fooled: bool (N,), some iterate was misclassified (or hit its target), whether it is the one returned or not.
-        peak_loss: float32 (N,), the highest loss of an iterate: of those that fooled the model where any did
-            (targeted: the highest negative loss of the target).
-        nan_images: images for which Advertorch returned NaN and which were attacked again (see `attack`).
-        iterations: int64 (N,), gradient steps that each image received, all restarts together (0 where epsilon is 0).
-    """
-
-    images: np.ndarray
-    logits: np.ndarray
-    fooled: np.ndarray
-    peak_loss: np.ndarray
-    nan_images: int
-    iterations: np.ndarray
-
-    @property
-    def predictions(self) -> np.ndarray:
-        """int64 (N,), argmax of the logits."""
-        return self.logits.argmax(axis=1)
 
 
 def attack(
@@ -62,15 +34,14 @@ def attack(
     threat: ThreatModel,
     *,
     seed: int,
-    batch_size: int = 32,
-    progress: Callable[[int, int], None] | None = None,
+    ids: Sequence[str] | None = None,
     targeted: bool = False,
 ) -> AttackResult:
-    """Attacks every image with Advertorch (Section II-A, Equations 1 to 3; sum of cross-entropies, box [0, 1]).
+    """Attacks a batch of images with Advertorch (Section II-A, Equations 1 to 3; sum of cross-entropies, box [0, 1]).
 
     The module is attacked in inference mode; its training flags, its parameters' `requires_grad` and gradients and
-    torch's global random state are left as they were. A batch's random start depends on (seed, index of its first
-    image, restart) alone. A budget below float32 resolution (2^-24) returns the images unchanged.
+    torch's global random state are left as they were. An image's random starts depend on (seed, its id, restart) alone.
+    A budget below float32 resolution (2^-24) returns the images unchanged.
 
     NaN: Advertorch's L2 momentum attack projects by the factor eps * (delta / |delta|) / delta, taken per coordinate,
     which is 0 / 0 wherever a coordinate of delta is exactly 0 (its issue 105); such a coordinate turns the whole
@@ -82,100 +53,76 @@ def attack(
         module: torch module, NCHW float32 in [0, 1] -> logits (N, classes).
         images: floating (N, H, W, 3) in [0, 1].
         labels: integer (N,); true labels, or the targets if `targeted`.
-        threat: attack, budget and effort.
+        threat: an attack of Advertorch, its budget and effort.
         seed: >= 0.
-        batch_size: images attacked together.
-        progress: called with (images done, images in all) after each batch.
+        ids: one stable name per image; None: a digest of its pixels.
         targeted: minimise the loss of `labels` instead of maximising it.
 
     Raises:
-        InputError: images that are not floating, not (N, H, W, 3), empty or outside [0, 1]; labels that are not
-            integer, not (N,) or not a class of the module; non-finite or ill-shaped outputs or gradients.
+        ValueError, TypeError: the arguments do not fit each other, or the module is not differentiable.
+        InputError: images that are not floating or not in [0, 1]; the module returns NaN or infinity.
         RuntimeError: Advertorch left the budget or the box by more than rounding explains.
     """
-    images, labels = _validated(module, images, labels, seed, batch_size)
-    attacked = np.empty_like(images)
-    seen: dict[str, list[np.ndarray]] = {"logits": [], "fooled": [], "peak_loss": [], "iterations": []}
-    nan_images = 0
-    with inference(module) as device:
-        for start in range(0, len(images), batch_size):
-            part = slice(start, start + batch_size)
-            clean = torch.from_numpy(images[part]).permute(0, 3, 1, 2).contiguous().to(device)
-            watched = Watched(module, torch.from_numpy(labels[part]).to(device), targeted, threat.keep_best)
-            if threat.epsilon < _SMALLEST_BUDGET:
-                result = images[part]
-            else:
-                with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-                    adversarial, repaired = _attack_batch(watched, clean, threat, seed, start)
-                nan_images += repaired
-                result = adversarial.permute(0, 2, 3, 1).cpu().numpy()
-            attacked[part] = project(images[part], result, threat)
-            final = torch.from_numpy(attacked[part]).permute(0, 3, 1, 2).to(device)
+    images, labels = validated(module, images, labels)
+    ids = pixel_ids(images) if ids is None else ids
+    if len(ids) != len(images):
+        raise ValueError(f"there are {len(ids)} ids for {len(images)} images; give each image one.")
+
+    def runs(batch: _Batch) -> Iterator[tuple[torch.Tensor, torch.Tensor | None, None]]:
+        everything = torch.arange(len(images), device=batch.clean.device)
+        if threat.keep_best:
             with torch.no_grad():
-                seen["logits"].append(watched(final).cpu().numpy())
-            seen["fooled"].append(watched.fooled.cpu().numpy())
-            seen["peak_loss"].append(watched.peak_loss.cpu().numpy())
-            seen["iterations"].append(watched.gradient_steps.cpu().numpy())
-            if progress is not None:
-                progress(min(start + batch_size, len(images)), len(images))
-    joined = {name: np.concatenate(batches) for name, batches in seen.items()}
-    return AttackResult(images=attacked, **joined, nan_images=nan_images)
+                batch.watched(batch.clean)
+        for restart in range(threat.restarts):
+            # A restart attacks again only what no run before it has fooled: more is not asked of a restart.
+            rows = everything if restart == 0 else everything[~batch.watched.fooled]
+            if not len(rows):
+                return
+            seeds = [random_seed(seed, ids[row], restart) for row in rows.tolist()]
+            yield rows, batch.random_starts(rows, seeds), None
+
+    return _attacked(module, images, labels, threat, targeted, runs)
 
 
-@contextmanager
-def inference(module: torch.nn.Module) -> Iterator[torch.device]:
-    """Inference mode without parameter gradients; yields the module's device and restores every flag at the end."""
-    training = [(child, child.training) for child in module.modules()]
-    trainable = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
-    tensor = next(iter([*module.parameters(), *module.buffers()]), torch.empty(0))
-    try:
-        module.eval()
-        for parameter, _ in trainable:
-            parameter.requires_grad_(False)
-        yield tensor.device
-    finally:
-        for child, flag in training:
-            child.training = flag
-        for parameter, flag in trainable:
-            parameter.requires_grad_(flag)
+def extend(
+    module: torch.nn.Module,
+    images: np.ndarray,
+    labels: np.ndarray,
+    threat: ThreatModel,
+    result: AttackResult,
+    *,
+    targeted: bool = False,
+) -> AttackResult:
+    """The attack of `threat` with twice its iterations, from the result of its own: each run goes on where it stopped.
 
+    With starts that do not depend on the iterations, twice the iterations follow the same path and then go on. So this
+    is what running anew would give, but for one thing: where a later restart had fooled the model and now the first
+    one does, the better of both is kept. PGD goes on by Advertorch's own code. Advertorch's momentum attack cannot
+    start with a momentum, so it goes on by `_momentum_run`, the same update.
 
-def logits_and_gradients(
-    module: torch.nn.Module, images: np.ndarray, labels: np.ndarray, *, batch_size: int = 32
-) -> tuple[np.ndarray, np.ndarray]:
-    """Logits (N, classes) and the gradient of the cross-entropy by the image, float32 (N, H, W, 3).
-
-    Raises:
-        InputError: as `attack`.
-    """
-    images, labels = _validated(module, images, labels, 0, batch_size)
-    logits, gradients = [], []
-    with inference(module) as device:
-        for start in range(0, len(images), batch_size):
-            part = slice(start, start + batch_size)
-            wanted = torch.from_numpy(labels[part]).to(device)
-            pixels = torch.from_numpy(images[part]).permute(0, 3, 1, 2).contiguous().to(device).requires_grad_(True)
-            outputs = Watched(module, wanted, False, False)(pixels)
-            (gradient,) = torch.autograd.grad(_loss(outputs, wanted), pixels)
-            logits.append(outputs.detach().cpu().numpy())
-            gradients.append(gradient.permute(0, 2, 3, 1).cpu().numpy())
-    return np.concatenate(logits), np.concatenate(gradients)
-
-
-def logits_of(module: torch.nn.Module, images: np.ndarray, *, batch_size: int = 32) -> np.ndarray:
-    """Logits (N, classes) of floating images (N, H, W, 3) in [0, 1], in inference mode.
+    Args:
+        module, images, labels, targeted: as they were for `result`.
+        threat: that of `result`.
+        result: what `attack` or `extend` returned, with `stopped` in it.
 
     Raises:
-        InputError: as `attack`.
+        As `attack`; ValueError: the result does not say where the attack stopped, or is of other images.
     """
-    images, labels = _validated(module, images, np.zeros(len(images), np.int64), 0, batch_size)
-    logits = []
-    with inference(module) as device, torch.no_grad():
-        for start in range(0, len(images), batch_size):
-            part = slice(start, start + batch_size)
-            watched = Watched(module, torch.from_numpy(labels[part]).to(device), False, False)
-            logits.append(watched(torch.from_numpy(images[part]).permute(0, 3, 1, 2).to(device)).cpu().numpy())
-    return np.concatenate(logits)
+    images, labels = validated(module, images, labels)
+    if not result.stopped or len(result.images) != len(images):
+        raise ValueError(f"the result of {len(result.images)} images cannot go on, or not with {len(images)} images.")
+
+    def runs(batch: _Batch) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]]:
+        device = batch.clean.device
+        for stop in result.stopped:
+            wanted = ~batch.watched.fooled.cpu().numpy()[stop.rows]
+            if wanted.any():
+                momentum = None if stop.momentum is None else nchw(stop.momentum[wanted], device)
+                rows = torch.from_numpy(stop.rows[wanted]).to(device)
+                yield rows, nchw(stop.delta[wanted], device), momentum
+
+    then = _attacked(module, images, labels, threat, targeted, runs)
+    return continued(result, then, labels, targeted=targeted, keep_best=threat.keep_best)
 
 
 @functools.cache
@@ -212,40 +159,120 @@ _SMALLEST_BUDGET = 2.0**-24  # float32 cannot tell pixels apart that are closer
 _loss = torch.nn.CrossEntropyLoss(reduction="sum")
 
 
-def _attack_batch(
-    watched: Watched, clean: torch.Tensor, threat: ThreatModel, seed: int, start: int
-) -> tuple[torch.Tensor, int]:
-    """Runs all restarts on one batch. Returns the iterate to report (NCHW) and the number of images repaired.
-
-    A restart attacks again only what no run before it has fooled: more is not asked of a restart.
-    """
-    repaired = torch.zeros(len(clean), dtype=torch.bool, device=clean.device)
-    if threat.keep_best:
+def _attacked(
+    module: torch.nn.Module,
+    images: np.ndarray,
+    labels: np.ndarray,
+    threat: ThreatModel,
+    targeted: bool,
+    runs: Callable[[_Batch], Iterator[tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]]],
+) -> AttackResult:
+    """Makes the runs (rows, perturbations to start with, momentum) that a function yields, one after the other."""
+    with inference(module) as device:
+        watched = Watched(module, torch.from_numpy(labels).to(device), targeted, threat.keep_best)
+        batch = _Batch(watched, nchw(images, device), threat)
+        found, stopped = batch.clean, []
+        if threat.epsilon >= _SMALLEST_BUDGET:
+            for rows, start, momentum in runs(batch):
+                found, stop = batch.run(rows, start, momentum)
+                stopped += [] if stop is None else [stop]
+        if watched.best is not None:
+            found = watched.best
+        adversarial = project(images, nhwc(found), threat)
         with torch.no_grad():
-            watched(clean)
-    for restart in range(threat.restarts):
-        torch.manual_seed(int(np.random.SeedSequence((seed, start, restart)).generate_state(1, np.uint64)[0]))
-        rows = torch.arange(len(clean), device=clean.device) if restart == 0 else (~watched.fooled).nonzero().flatten()
-        if not len(rows):
-            break
-        watched.rows = rows
-        adversarial = _advertorch(watched, threat).perturb(clean[rows], watched.labels[rows])
-        broken = ~torch.isfinite(adversarial).flatten(1).all(1)
-        if broken.any():
-            watched.rows = rows[broken]
-            adversarial[broken] = _run_again(watched, clean[watched.rows], threat)
-            repaired[watched.rows] = True
-            watched.rows = rows
-        if threat.keep_best:
+            logits = watched(nchw(adversarial, device)).cpu().numpy()
+    return AttackResult(
+        images=adversarial,
+        logits=logits,
+        fooled=watched.fooled.cpu().numpy(),
+        peak_loss=watched.peak_loss.cpu().numpy(),
+        nan=batch.nan.cpu().numpy(),
+        iterations=watched.gradient_steps.cpu().numpy(),
+        stopped=tuple(stopped),
+    )
+
+
+class _Batch:
+    """Clean images (NCHW) under an attack."""
+
+    def __init__(self, watched: Watched, clean: torch.Tensor, threat: ThreatModel) -> None:
+        self.watched, self.clean, self.threat = watched, clean, threat
+        self.nan = torch.zeros(len(clean), dtype=torch.bool, device=clean.device)
+
+    def random_starts(self, rows: torch.Tensor, seeds: list[int]) -> torch.Tensor | None:
+        """Advertorch's own random perturbations, drawn for each image by itself (and on the CPU); None: it has none."""
+        adversary = _advertorch(self.watched, self.threat)
+        if not getattr(adversary, "rand_init", False):
+            return None
+        draw = importlib.import_module("advertorch.attacks.utils").rand_init_delta
+        low, high = adversary.clip_min, adversary.clip_max
+        clean, starts = self.clean[rows].cpu(), []
+        with torch.random.fork_rng(devices=[]):
+            for image, seed in zip(clean.split(1), seeds, strict=True):
+                torch.default_generator.manual_seed(seed)
+                starts.append(draw(torch.zeros_like(image), image, adversary.ord, adversary.eps, low, high))
+        start = torch.cat(starts)
+        # Advertorch's classes cut to the box once more.
+        return (torch.clamp(clean + start, low, high) - clean).to(self.clean.device)
+
+    def run(
+        self, rows: torch.Tensor, start: torch.Tensor | None, momentum: torch.Tensor | None
+    ) -> tuple[torch.Tensor, Stop | None]:
+        """One run of all iterations on some images, from given perturbations (None: as the attack begins).
+
+        Returns their last iterates (NCHW), and where they stopped if the attack can go on.
+        """
+        attacks, adversary = advertorch_attacks(), _advertorch(self.watched, self.threat)
+        clean, labels = self.clean[rows], self.watched.labels[rows]
+        self.watched.rows = rows
+        delta = None
+        if isinstance(adversary, attacks.PGDAttack):
+            adversarial, delta = _pgd(adversary, clean, labels, torch.zeros_like(clean) if start is None else start)
+        elif momentum is not None:
+            adversarial, delta, momentum = _momentum_run(self.watched, clean, self.threat, start, momentum)
+        elif isinstance(adversary, attacks.MomentumIterativeAttack):
+            adversarial, delta, momentum = self._momentum(adversary, clean, labels)
+        else:
+            adversarial = adversary.perturb(clean, labels)
+        if not torch.isfinite(adversarial).all():
+            raise RuntimeError(f"Advertorch returned NaN for {self.threat.attack}, which it is not known to do.")
+        if self.threat.keep_best:
             with torch.no_grad():
-                watched(adversarial)
-        watched.rows = None
-    return (watched.best if threat.keep_best else adversarial), int(repaired.sum())
+                self.watched(adversarial)
+        self.watched.rows = None
+        if delta is None:
+            return adversarial, None
+        momentum = None if momentum is None else nhwc(momentum)
+        return adversarial, Stop(rows.cpu().numpy(), nhwc(delta.detach()), momentum)
+
+    def _momentum(
+        self, adversary: Any, clean: torch.Tensor, labels: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Advertorch's momentum attack from its beginning: last iterates, perturbations and momentum (NCHW)."""
+        rows, utils = self.watched.rows, importlib.import_module("advertorch.utils")
+        momentum = torch.zeros_like(clean)
+
+        def accumulate(gradient: torch.Tensor) -> None:
+            # As Advertorch does in its loop, where it cannot be got at.
+            momentum.mul_(adversary.decay_factor).add_(utils.normalize_by_pnorm(gradient, p=1))
+
+        self.watched.on_gradient = accumulate
+        adversarial = adversary.perturb(clean, labels)
+        self.watched.on_gradient = None
+        delta = adversarial - clean
+        broken = ~torch.isfinite(adversarial).flatten(1).all(1)
+        if broken.any() and self.threat.norm is Norm.L2:
+            self.watched.rows, nothing = rows[broken], torch.zeros_like(clean[broken])
+            again = _momentum_run(self.watched, clean[broken], self.threat, nothing, nothing)
+            adversarial[broken], delta[broken], momentum[broken] = again
+            self.watched.rows = rows
+            self.nan[rows[broken]] = True
+        return adversarial, delta, momentum
 
 
-def _advertorch(watched: Watched, threat: ThreatModel):
+def _advertorch(watched: Watched, threat: ThreatModel) -> Any:
     """The Advertorch attack object of a threat model; each class is given those arguments that it knows."""
-    attack_class = getattr(advertorch_attacks(), threat.spec.advertorch_class)
+    attack_class = getattr(advertorch_attacks(), _entry(threat).advertorch_class)
     arguments = {
         "loss_fn": _loss,
         "eps": float(threat.epsilon),
@@ -261,47 +288,55 @@ def _advertorch(watched: Watched, threat: ThreatModel):
     return attack_class(watched, **{name: value for name, value in arguments.items() if name in known})
 
 
-def _run_again(watched: Watched, clean: torch.Tensor, threat: ThreatModel) -> torch.Tensor:
-    """Attacks images (NCHW) that Advertorch returned as NaN; `watched.rows` says which of the batch they are.
+def _entry(threat: ThreatModel) -> Any:
+    if not hasattr(threat.spec.run, "advertorch_class"):
+        raise ValueError(f"{threat.attack} is no attack of Advertorch: run it by its entry in ATTACKS.")
+    return threat.spec.run
 
-    Equations 2 and 3 in L2 with Advertorch's order: step, projection to the ball, clipping to the box.
+
+def _pgd(
+    adversary: Any, clean: torch.Tensor, labels: torch.Tensor, start: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """PGDAttack.perturb from a perturbation of our own; returns last iterates and perturbations (NCHW)."""
+    iterate = importlib.import_module("advertorch.attacks.iterative_projected_gradient").perturb_iterative
+    delta = torch.nn.Parameter(start)
+    adversarial = iterate(
+        clean,
+        labels,
+        adversary.predict,
+        nb_iter=adversary.nb_iter,
+        eps=adversary.eps,
+        eps_iter=adversary.eps_iter,
+        loss_fn=adversary.loss_fn,
+        delta_init=delta,
+        minimize=adversary.targeted,
+        ord=adversary.ord,
+        clip_min=adversary.clip_min,
+        clip_max=adversary.clip_max,
+        l1_sparsity=adversary.l1_sparsity,
+    )
+    return adversarial.data, delta.data
+
+
+def _momentum_run(
+    watched: Watched, clean: torch.Tensor, threat: ThreatModel, delta: torch.Tensor, momentum: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Equations 2 and 3 with Advertorch's order: step, projection to the ball, clipping to the box.
+
+    For images (NCHW) that Advertorch returned as NaN, and to go on from a perturbation and a momentum; `watched.rows`
+    says which of the batch they are. Returns last iterates, perturbations and momentum.
     """
-    if not (threat.spec.momentum and threat.norm is Norm.L2):
-        raise RuntimeError(f"Advertorch returned NaN for {threat.attack}, which it is not known to do.")
-    utils = importlib.import_module("advertorch.utils")
+    utils, epsilon = importlib.import_module("advertorch.utils"), float(threat.epsilon)
     labels = watched.labels[watched.rows]
-    delta, momentum = torch.zeros_like(clean), torch.zeros_like(clean)
     for _ in range(threat.iterations):
         iterate = (clean + delta).requires_grad_(True)
         loss = _loss(watched(iterate), labels) * (-1.0 if watched.targeted else 1.0)
         gradient = torch.autograd.grad(loss, iterate)[0].contiguous()
         momentum = threat.decay * momentum + utils.normalize_by_pnorm(gradient, p=1)
-        delta = delta + threat.step * utils.normalize_by_pnorm(momentum, p=2)
-        delta = utils.clamp_by_pnorm(delta, 2, float(threat.epsilon))
+        if threat.norm is Norm.LINF:
+            delta = utils.batch_clamp(epsilon, delta + threat.step * torch.sign(momentum))
+        else:
+            delta = delta + threat.step * utils.normalize_by_pnorm(momentum, p=2)
+            delta = utils.clamp_by_pnorm(delta, 2, epsilon)
         delta = torch.clamp(clean + delta, 0.0, 1.0) - clean
-    return clean + delta
-
-
-def _validated(
-    module: torch.nn.Module, images: np.ndarray, labels: np.ndarray, seed: int, batch_size: int
-) -> tuple[np.ndarray, np.ndarray]:
-    if not isinstance(module, torch.nn.Module):
-        raise InputError(
-            f"the attacked model is a {type(module).__name__}; expected a torch module. Convert it by to_torch."
-        )
-    images, labels = np.asarray(images), np.asarray(labels)
-    if images.ndim != 4 or images.shape[-1] != 3:
-        raise InputError(f"images have shape {images.shape}; expected (N, H, W, 3), channels last.")
-    if images.size == 0:
-        raise InputError(f"images have shape {images.shape}: there is nothing to attack. Give at least one image.")
-    images = np.ascontiguousarray(checked_pixels(images))
-    if labels.shape != (len(images),) or not np.issubdtype(labels.dtype, np.integer):
-        raise InputError(
-            f"labels have shape {labels.shape} and dtype {labels.dtype}; expected integers of shape ({len(images)},)."
-        )
-    if labels.min() < 0:
-        raise InputError(f"label {labels.min()} is out of range; labels are class positions from 0.")
-    for name, value, least in (("seed", seed, 0), ("batch_size", batch_size, 1)):
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-            raise InputError(f"{name} must be an integer >= {least}, got {value!r}.")
-    return images, labels.astype(np.int64)
+    return clean + delta, delta, momentum

@@ -9,52 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum
 from numbers import Integral, Real
 from typing import NewType
 
+from unmask_tf.attacks.protocol import ATTACKS, Attack, Norm
 from unmask_tf.errors import InputError
 
 PixelUnits = NewType("PixelUnits", float)
 """A length in pixel space where black is 0 and white is 1."""
-
-
-class Norm(str, Enum):
-    """The norm that bounds a perturbation: LINF bounds each pixel value, L2 and L1 the whole image."""
-
-    LINF = "linf"
-    L2 = "l2"
-    L1 = "l1"
-
-
-@dataclass(frozen=True, kw_only=True)
-class AttackSpec:
-    """What an attack name stands for.
-
-    Attributes:
-        advertorch_class: class name inside `advertorch.attacks`.
-        norm: norm of its budget.
-        random_start: the released code starts it from a random point of the budget.
-        momentum: it accumulates gradients (Equation 2).
-        iterative: it takes a number of steps; else it takes one, of length epsilon.
-    """
-
-    advertorch_class: str
-    norm: Norm
-    random_start: bool = False
-    momentum: bool = False
-    iterative: bool = True
-
-
-ATTACKS: dict[str, AttackSpec] = {
-    "pgd_linf": AttackSpec(advertorch_class="LinfPGDAttack", norm=Norm.LINF, random_start=True),
-    "pgd_l2": AttackSpec(advertorch_class="L2PGDAttack", norm=Norm.L2, random_start=True),
-    "mia_linf": AttackSpec(advertorch_class="LinfMomentumIterativeAttack", norm=Norm.LINF, momentum=True),
-    "mia_l2": AttackSpec(advertorch_class="L2MomentumIterativeAttack", norm=Norm.L2, momentum=True),
-}
-"""The attacks of Section II-A. One entry here is all that another one of `advertorch.attacks` needs whose budget is
-one of `Norm` (L1PGDAttack, LinfBasicIterativeAttack, GradientSignAttack, ...); each is given those of our arguments
-that it knows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +91,7 @@ class ThreatModel:
             )
 
     @property
-    def spec(self) -> AttackSpec:
+    def spec(self) -> Attack:
         """The attack's entry in `ATTACKS`."""
         return ATTACKS[self.attack]
 
@@ -147,6 +109,9 @@ class ThreatModel:
 def threat_model(attack: str, epsilon_255: float, *, preset: str = "released", iterations: int = 20) -> ThreatModel:
     """The threat model of one cell of the grid.
 
+    A preset's step, restarts and best iterate are for attacks along a gradient (`Attack.gradient`); any other attack
+    gets its budget, the iterations (1 if it is not iterative), a step of 0 and a single run.
+
     Args:
         attack: a name in `ATTACKS`.
         epsilon_255: budget in units of 1/255, >= 0.
@@ -162,15 +127,16 @@ def threat_model(attack: str, epsilon_255: float, *, preset: str = "released", i
     _at_least_one("iterations", iterations)
     spec, effort = ATTACKS[attack], PRESETS[preset]
     epsilon = PixelUnits(epsilon_255 / 255.0)
+    step = effort.step(epsilon, iterations) if spec.iterative else epsilon
     return ThreatModel(
         attack=attack,
         epsilon_255=float(epsilon_255),
-        step=float(effort.step(epsilon, iterations) if spec.iterative else epsilon),
+        step=float(step) if spec.gradient else 0.0,
         iterations=iterations if spec.iterative else 1,
         random_start=spec.random_start,
         # Without a random start every run would be the same.
-        restarts=effort.restarts if spec.random_start else 1,
-        keep_best=effort.keep_best,
+        restarts=effort.restarts if spec.random_start and spec.gradient else 1,
+        keep_best=effort.keep_best and spec.gradient,
     )
 
 

@@ -168,7 +168,7 @@ def predict_logits(model: keras.Model, images: np.ndarray, batch_size: int = 32)
     Args:
         model: from pixels in [0, 1] to logits.
         images: uint8 (N, S, S, 3), or float32 in [0, 1].
-        batch_size: images at a time; the last batch is filled up, so that the model compiles once.
+        batch_size: images at a time; a smaller batch is filled up, so that the model compiles once.
 
     Returns:
         float32 (N, classes).
@@ -176,7 +176,7 @@ def predict_logits(model: keras.Model, images: np.ndarray, batch_size: int = 32)
     logits = []
     for start in range(0, len(images), batch_size):
         batch = as_pixels(images[start : start + batch_size])
-        missing = min(batch_size, len(images)) - len(batch)
+        missing = batch_size - len(batch)
         padded = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)]) if missing else batch
         logits.append(np.asarray(model.predict_on_batch(padded))[: len(batch)])
     return np.concatenate(logits) if logits else np.zeros((0, model.output_shape[-1]), np.float32)
