@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from unmask_tf.errors import InputError
-from unmask_tf.files import read_json, sha256_of, write_bytes, write_json
+from unmask_tf.files import read_json, sha256_of, write_bytes, write_text
 
 SCHEMA = "unmask-rows-1"
 COLUMNS = ("image", "true", "answer", "model_answer", "similarity", "score", "flagged", "parts")
@@ -231,7 +231,9 @@ def write_bundle(folder: Path, name: str, row_sets: Sequence[RowSet]) -> None:
     write_bytes(folder / f"{name}.csv", content)
     # The header is written last and names the rows it belongs to: a write that is killed in between is noticed.
     headers = [asdict(rows.header) for rows in row_sets]
-    write_json(folder / f"{name}.json", {"schema": SCHEMA, "rows_sha256": sha256_of(content), "sets": headers})
+    index = {"schema": SCHEMA, "rows_sha256": sha256_of(content), "sets": headers}
+    # Not sorted: a class set's own order decides ties.
+    write_text(folder / f"{name}.json", json.dumps(index, indent=1, allow_nan=False) + "\n")
 
 
 def read_bundle(folder: Path, name: str) -> list[RowSet]:
