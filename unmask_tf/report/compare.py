@@ -106,7 +106,7 @@ def _render(
         expectation(data) + "\n",
         title("Claims of the paper"),
         table(["Claim", "Ours", "Paper", "Holds"], told, 1),
-        f"{holds.count(True)} hold, {holds.count(False)} do not, {holds.count(None)} cannot be tested with this grid.\n",
+        f"{holds.count(True)} hold, {holds.count(False)} do not, {holds.count(None)} need cells that are not here.\n",
         title("Number by number"),
         *([table(header, rows, 4)] if rows else []),
         f"{len(frame)} numbers compared: {within} within the tolerance, {len(frame) - within} outside. {ours_only} of "

@@ -30,8 +30,9 @@ def find(folder: Path, name: str) -> list[RowSet]:
     Raises:
         InputError: the bundle is damaged.
     """
-    # The header is written last: without it the bundle is not finished.
-    return read_bundle(folder / "rows", name) if (folder / "rows" / f"{name}.json").exists() else []
+    # The header is written last: without it the bundle is not finished. Each recipe's line search is its own bundle.
+    names = sorted(path.stem for path in (folder / "rows").glob(f"{name}_*.json")) if name == "line_search" else [name]
+    return [rows for n in names if (folder / "rows" / f"{n}.json").exists() for rows in read_bundle(folder / "rows", n)]
 
 
 def need(folder: Path, name: str) -> list[RowSet]:

@@ -101,9 +101,8 @@ def verdict_line(row_sets: Iterable[RowSet]) -> str:
     """How many attacks there were and how many of them are sound, in one sentence."""
     found, verdicts = attacks(row_sets), unsound(row_sets)
     checks = f"passed {len(evidence_checks())} checks of their own and {len(BETWEEN_CELLS)} between attacks"
-    return f"{len(found) - len(verdicts)} of {len(found)} attacks {checks}" + "; the others did not (†)." * bool(
-        verdicts
-    )
+    others = "; the others did not (†)." if verdicts else "."
+    return f"{len(found) - len(verdicts)} of {len(found)} attacks {checks}{others}"
 
 
 def released_finding(row_sets: Iterable[RowSet]) -> str:
