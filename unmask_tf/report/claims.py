@@ -141,8 +141,9 @@ def outcome(test: _Test, accuracy: pd.Series, auc: pd.Series) -> tuple[str | Non
 def evaluate_claims(row_sets: Sequence[RowSet]) -> list[Claim]:
     """Tests every claim on our numbers, with the paper's own value beside ours."""
     found, published, claims = detections(row_sets), read_published(), []
+    ours = accuracies(row_sets), aucs(found)
     for statement, test in CLAIMS:
-        text, holds = outcome(test, accuracies(row_sets), aucs(found))
+        text, holds = outcome(test, *ours)
         # Of the detection the paper prints CS3a's AUCs only; the rest it states in words and curves.
         paper = outcome(test, published.accuracy, published.auc)[0] or "stated"
         claims.append(Claim(statement, text or MISSING, paper, holds))

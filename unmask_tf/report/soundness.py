@@ -60,24 +60,28 @@ def unsound(row_sets: Iterable[RowSet]) -> dict[Attack, list[str]]:
     """The attacks that are not sound, with the names of the checks they failed, their own and those between cells."""
     row_sets = list(row_sets)
     found = attacks(row_sets)
-    known = attacks(row_sets, benign=True) | found
+    known = {a: (r.n, int(r.fooled.sum())) for a, r in (attacks(row_sets, benign=True) | found).items()}
     return {a: sorted(names) for a, r in found.items() if (names := own_failures(r) + _between_cells(a, known))}
 
 
-def _between_cells(attack: Attack, known: Mapping[Attack, RowSet]) -> list[str]:
-    """The checks between cells that the attack failed: the weaker of two is the one at fault."""
+def _between_cells(attack: Attack, known: Mapping[Attack, tuple[int, int]]) -> list[str]:
+    """The checks between cells that the attack failed: the weaker of two is the one at fault.
+
+    Args:
+        known: attack (or none) -> images, and how many of them fool M.
+    """
     *setup, name, epsilon, whose = attack
     family, _, norm = name.partition("_")
     smaller = [a for a in known if a[:3] == attack[:3] and a[4] == whose and a[3] < epsilon]
     smaller.append((*setup, "none", 0, whose))
     twin = (*setup, f"{_TWINS.get(family)}_{norm}", epsilon, whose)
-    failed = []
-    for check, others, points in (("monotone_in_epsilon", smaller, 0.5), ("pgd_and_mi_agree", [twin], 2.0)):
-        for other in (known[a] for a in others if a in known):
-            more = int(other.fooled.sum()) - int(known[attack].fooled.sum())
-            if other.n == known[attack].n and not few(more, other.n, points):
-                failed.append(check)
-    return sorted(set(failed))
+    n, fooled = known[attack]
+
+    def weaker(others: Iterable[Attack], points: float) -> bool:
+        same = (known[a] for a in others if a in known and known[a][0] == n)
+        return any(not few(more - fooled, n, points) for _, more in same)
+
+    return ["monotone_in_epsilon"] * weaker(smaller, 0.5) + ["pgd_and_mi_agree"] * weaker([twin], 2.0)
 
 
 def mark(verdicts: Mapping[Attack, object], key: tuple) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from unmask_tf.experiment.rows import RowSet
-from unmask_tf.report.cells import DEFENCES, OWN_M, attack_label, axes, label
+from unmask_tf.report.cells import DEFENCES, OWN_M, attack_label, axes, defences_of, label
 from unmask_tf.report.published import read_published
 from unmask_tf.report.results import find_model_k, need
 from unmask_tf.report.soundness import mark, unsound, verdict_line
@@ -50,6 +50,7 @@ def summary(folder: Path) -> str:
     by_attack, paper_by_attack = (
         n.groupby(level=["attack", "epsilon_255", "defence"]).mean() for n in (accuracy, paper)
     )
+    detector = next(iter(defences_of(area.index.get_level_values("defence"))), "")
     rows = []
     for attack in attacks:
         row = [attack_label(*attack)]
@@ -60,7 +61,7 @@ def summary(folder: Path) -> str:
         cells = [(*setup, *attack) for setup in setups]
         if "um" in ours:
             row.append(number(ours["um"].reindex(cells).min()))
-        rows.append([*row, span((value for key, value in area.dropna().items() if key[2:4] == attack), 3)])
+        rows.append([*row, span((value for key, value in area.dropna().items() if key[2:] == (*attack, detector)), 3)])
     header = ["Attack", *(label(name, DEFENCES) for name in ours), *["UM, worst cell"] * ("um" in ours), "AUC"]
     parts = [
         f"Profile {folder.name}, data {row_sets[0].header.data}: accuracy, mean over M and class sets ({len(setups)} "
@@ -71,4 +72,4 @@ def summary(folder: Path) -> str:
     ]
     if model_k is not None:
         parts[-1] += f"\nK: mAP at IoU 0.5 {beside(model_k['map50'], published.map)}"
-    return "\n".join(parts) + f"\nEvery cell, every check and the figures: {folder / 'report.md'}\n"
+    return "\n".join(parts) + "\n"
