@@ -1,6 +1,5 @@
 """The one row schema: what is written is read again, and what is damaged is named."""
 
-import dataclasses
 import json
 
 import numpy as np
@@ -15,6 +14,7 @@ from unmask_tf.experiment.rows import (
     frame,
     from_csv,
     header_from_json,
+    header_to_json,
     merge,
     read_bundle,
     to_csv,
@@ -141,10 +141,10 @@ def test_rows_and_a_header_that_contradict_each_other_are_refused(changes, wrong
 
 @pytest.mark.parametrize("epsilon", [float("nan"), float("inf"), None])
 def test_a_budget_that_is_no_number_is_refused(epsilon):
-    content = dataclasses.asdict(header(attack="pgd_linf")) | {"epsilon_255": epsilon}
+    content = header_to_json(header(attack="pgd_linf")) | {"epsilon_255": epsilon}
     with pytest.raises(InputError, match="epsilon_255"):
         header_from_json(content, "here")
-    assert header_from_json(json.loads(json.dumps(dataclasses.asdict(header()))), "here") == header()
+    assert header_from_json(json.loads(json.dumps(header_to_json(header()))), "here") == header()
 
 
 def test_runs_that_shared_the_cells_out_are_joined_and_may_overlap_where_they_agree():

@@ -13,7 +13,7 @@ ATTACKS = [
     for norm, es in (("linf", (8, 16)), ("l2", (300, 600)))
     for e in es
 ]
-SOUND = {"finite": True, "step_shorter_than_budget": True}
+SOUND = {"deterministic": True, "step_shorter_than_budget": True}
 _ACCURACY = {
     "none": {"none": 0.96, "pgd_linf": 0.25, "pgd_l2": 0.02, "mia_linf": 0.0, "mia_l2": 0.01},
     "at": {"none": 0.92, "pgd_linf": 0.5, "pgd_l2": 0.7, "mia_linf": 0.15, "mia_l2": 0.7},

@@ -120,7 +120,7 @@ def test_the_study_by_hand(tmp_path):
 
     rights = {"strong": (0, 0), "eq1": (1, 0), "own": (5, 5), "released": (30, 0), "written": (2, 1)}
     row_sets = [ran(a, p, n) for p, both in rights.items() for a, n in zip(("pgd_linf", "mia_linf"), both, strict=True)]
-    warned = {"checks": {"finite": True, "step_shorter_than_budget": False}, "nan_images": 3}
+    warned = {"checks": {"deterministic": True, "step_shorter_than_budget": False}, "nan_images": 3}
     row_sets[6] = ran("pgd_linf", "released", 30, **warned)
     row_sets[1] = ran("mia_linf", "strong", 0, threat={"iterations": 40})
     text = study(write(tmp_path, study=[row_set(right=97, n=100), *row_sets]))

@@ -10,6 +10,7 @@ from unmask_tf.attacks.checks import CHECKS
 from unmask_tf.report.soundness import (
     BETWEEN_CELLS,
     checks_markdown,
+    evidence_checks,
     longer_attacks,
     meaning,
     unsound,
@@ -77,7 +78,7 @@ def test_what_counts_is_m_s_own_answer_not_the_defence_s():
 
 def test_a_failed_check_makes_an_attack_unsound_and_a_warning_does_not():
     assert failures(rows(0, checks={**SOUND, "loss_rises": False})) == {("none", "pgd_linf", 8): ["loss_rises"]}
-    warning = rows(0, checks={"finite": True, "step_shorter_than_budget": False})
+    warning = rows(0, checks={"deterministic": True, "step_shorter_than_budget": False})
     assert not failures(warning)
     assert list(warned([warning]).values()) == [["step_shorter_than_budget"]]
 
@@ -91,7 +92,7 @@ def test_each_attack_counts_once_however_many_defences_stand_behind_it():
     behind = [rows(0, defence=name, m_right=0) for name in ("none", "um", "algorithm1", "jpeg")]
     own = [rows(0, defence=name) for name in ("at", "at_madry")]
     assert verdict_line([*behind, *own, rows(70, "none", 0)]) == (
-        f"3 of 3 attacks passed {len(CHECKS)} checks of their own and 2 between attacks."
+        f"3 of 3 attacks passed {len(evidence_checks())} checks of their own and 2 between attacks."
     )
 
 
@@ -106,7 +107,7 @@ def test_what_the_released_step_explains_is_called_a_finding_and_nothing_else_is
 
 
 def test_the_section_on_checks_lists_failures_and_warnings_with_their_meaning():
-    checks = {"finite": True, "step_shorter_than_budget": False}
+    checks = {"deterministic": True, "step_shorter_than_budget": False}
     row_sets = [rows(20, checks=checks), rows(0, "mia_linf", checks=checks), rows(0, "mia_linf", model="densenet121")]
     text = checks_markdown([*row_sets, rows(60, "none", 0), rows(9, defence="um", m_right=20)])
     assert text.startswith("2 of 3 attacks passed") and "; the others did not (†).\n" in text

@@ -257,6 +257,8 @@ def test_verdicts_at_a_threshold_are_shares_of_images_with_where_the_threshold_c
         "- ResNet50 CS3a Alg. 1: d ≥ 0.75, chosen on 50 val images for at most 10 % false positives (there 8 %)."
         in text
     )
+    never = row_set("algorithm1", threshold={**threshold, "value": 1.000001, "fpr_measured": 0.0})
+    assert "Alg. 1: d > 1, which no image has, chosen on 50 val images" in verdicts_markdown([never])
     assert verdicts_markdown(SMALL) == ""
 
 

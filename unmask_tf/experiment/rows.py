@@ -7,7 +7,6 @@ and the published numbers alone; what a report says of a run stands in the heade
 from __future__ import annotations
 
 import io
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -18,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from unmask_tf.errors import InputError
-from unmask_tf.files import read_json, sha256_of, write_bytes, write_text
+from unmask_tf.files import read_json, sha256_of, write_bytes, write_json
 
 SCHEMA = "unmask-rows-1"
 COLUMNS = ("image", "true", "answer", "model_answer", "similarity", "score", "flagged", "parts")
@@ -45,7 +44,8 @@ class Header:
         nan_images: images whose attack gave NaN and was repaired.
         training: of the M that answers: `recipe` (none, released, madry), `epsilon_255`, `step`, `iterations`,
             `epochs`, `best_epoch`, `stopped`, `val_accuracy`, `val_attacked_accuracy` as far as they apply.
-        extractor: part extractor's name in `EXTRACTORS` and its weights' SHA-256, `name sha256`; empty without parts.
+        extractor: part extractor's name in `EXTRACTORS` and its weights' SHA-256 (or the key of their training), as
+            `name sha256`; empty without parts.
         threshold: `value`, `fpr` aimed at, `fpr_measured`, `split` and `n` that chose it; empty where none is used.
         accuracy_8bit: M's accuracy on the 8-bit form of the images; None where it was not measured.
         seeds, versions: name -> seed of each random choice; package -> version.
@@ -204,6 +204,11 @@ def from_csv(content: bytes, where: str) -> pd.DataFrame:
         raise InputError(f"{where} does not hold rows ({error}). Delete it, then run again.") from error
 
 
+def header_to_json(header: Header) -> dict[str, Any]:
+    """A header as JSON values; classes as pairs, since their order decides ties and JSON's names have none."""
+    return {**asdict(header), "classes": [[name, list(parts)] for name, parts in header.classes.items()]}
+
+
 def header_from_json(content: Any, where: str) -> Header:
     """A header from its JSON values.
 
@@ -214,7 +219,7 @@ def header_from_json(content: Any, where: str) -> Header:
     if not isinstance(content, dict) or set(content) != known:
         wrong = sorted(set(content) ^ known) if isinstance(content, dict) else type(content).__name__
         raise InputError(f"{where}: missing or unknown fields of a row set: {wrong}. Delete it, then run again.")
-    header = Header(**content)
+    header = Header(**{**content, "classes": dict(content["classes"])})
     if not isinstance(header.epsilon_255, (int, float)) or not math.isfinite(header.epsilon_255):
         raise InputError(f"{where}: epsilon_255 is {header.epsilon_255!r}. Delete it, then run again.")
     return header
@@ -230,10 +235,8 @@ def write_bundle(folder: Path, name: str, row_sets: Sequence[RowSet]) -> None:
     content = to_csv(pd.concat(tables, ignore_index=True))
     write_bytes(folder / f"{name}.csv", content)
     # The header is written last and names the rows it belongs to: a write that is killed in between is noticed.
-    headers = [asdict(rows.header) for rows in row_sets]
-    index = {"schema": SCHEMA, "rows_sha256": sha256_of(content), "sets": headers}
-    # Not sorted: a class set's own order decides ties.
-    write_text(folder / f"{name}.json", json.dumps(index, indent=1, allow_nan=False) + "\n")
+    headers = [header_to_json(rows.header) for rows in row_sets]
+    write_json(folder / f"{name}.json", {"schema": SCHEMA, "rows_sha256": sha256_of(content), "sets": headers})
 
 
 def read_bundle(folder: Path, name: str) -> list[RowSet]:
@@ -277,8 +280,3 @@ def merge(*parts: Iterable[RowSet]) -> list[RowSet]:
                 "Find out which one is right, and leave the other out."
             )
     return list(merged.values())
-
-
-def compact(value: Any) -> str:
-    """JSON on one line, the same text for the same value."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)

@@ -95,8 +95,9 @@ def verdicts_markdown(row_sets: Sequence[RowSet]) -> str:
     notes = {}
     for h in (r.header for r in judged):
         t, where = h.threshold, [*setup_labels(h.model, h.class_set), label(h.defence, DEFENCES)]
+        above = f"d ≥ {t['value']:.3g}" if t["value"] <= 1 else "d > 1, which no image has"
         notes[" ".join(where)] = (
-            f"d ≥ {t['value']:.3g}, chosen on {t['n']} {t['split']} images for at most {100 * t['fpr']:.3g} % false "
+            f"{above}, chosen on {t['n']} {t['split']} images for at most {100 * t['fpr']:.3g} % false "
             f"positives (there {100 * t['fpr_measured']:.3g} %)"
         )
     lines = "".join(f"- {where}: {note}.\n" for where, note in notes.items())
