@@ -192,10 +192,10 @@ def from_csv(content: bytes, where: str) -> pd.DataFrame:
     try:
         rows = pd.read_csv(
             io.BytesIO(content),
-            dtype={name: object for name in _TEXTS},
+            # Numbers too are read as text, since `float` gives back every bit.
+            dtype={name: object for name in (*_TEXTS, "similarity", "score")},
             keep_default_na=False,
             na_values={name: [""] for name in (*COLUMNS,)},
-            float_precision="round_trip",
         )
         absent = {name: rows[name].astype(object).where(rows[name].notna(), None) for name in _TEXTS}
         absent["parts"] = pd.Series([p if p != "-" else "" for p in absent["parts"]], dtype=object)

@@ -9,13 +9,7 @@ from unmask_tf.experiment.rows import RowSet
 # Name -> label, in the paper's order. A name that is not here is shown as it is.
 MODELS = {"resnet50": "ResNet50", "densenet121": "DenseNet121", "mobilenet_v2": "MobileNetV2"}
 CLASS_SETS = {"cs3a": "CS3a", "cs3b": "CS3b", "cs5a": "CS5a", "cs5b": "CS5b"}
-ATTACKS = {
-    "none": "No attack",
-    "pgd_linf": "PGD-L∞",
-    "pgd_l2": "PGD-L2",
-    "mia_linf": "MIA-L∞",
-    "mia_l2": "MIA-L2",
-}
+ATTACKS = {"none": "No attack", "pgd_linf": "PGD-L∞", "pgd_l2": "PGD-L2", "mia_linf": "MIA-L∞", "mia_l2": "MIA-L2"}
 DEFENCES = {"none": "None", "at": "AT", "at_madry": "AT-Madry", "um": "UM", "algorithm1": "Alg. 1"}
 OWN_M = ("at", "at_madry")
 """Defences whose own M was attacked; all others stand behind the attack on the benign M."""
@@ -33,10 +27,16 @@ def rank(name: str, known: Iterable[str]) -> tuple[int, str]:
     return (known.index(name), "") if name in known else (len(known), name)
 
 
-def cell_rank(cell: Cell) -> tuple:
-    """Sort key of a cell: the paper's order."""
-    model, class_set, attack, epsilon = cell
-    return rank(model, MODELS), rank(class_set, CLASS_SETS), rank(attack, ATTACKS), epsilon
+def cell_rank(key: tuple) -> tuple:
+    """Sort key of a cell, or of a cell and a defence: the paper's order."""
+    model, class_set, attack, epsilon, *defence = key
+    by_name = rank(model, MODELS), rank(class_set, CLASS_SETS), rank(attack, ATTACKS)
+    return *by_name, epsilon, *(rank(name, DEFENCES) for name in defence)
+
+
+def in_order(row_sets: Iterable[RowSet]) -> list[RowSet]:
+    """Row sets in the order of the tables."""
+    return sorted(row_sets, key=lambda r: cell_rank((*r.header.cell, r.header.defence)))
 
 
 def label(name: str, known: Mapping[str, str]) -> str:
@@ -55,9 +55,9 @@ def setup_labels(model: str, class_set: str) -> list[str]:
     return [label(model, MODELS), label(class_set, CLASS_SETS)]
 
 
-def axes(cells: Iterable[Cell]) -> tuple[list[tuple[str, str]], list[tuple[str, float]]]:
+def axes(cells: Iterable[tuple]) -> tuple[list[tuple[str, str]], list[tuple[str, float]]]:
     """The (model, class_set) pairs and the (attack, epsilon_255) pairs of some cells, in the paper's order."""
-    ordered = sorted(set(cells), key=cell_rank)
+    ordered = sorted({key[:4] for key in cells}, key=cell_rank)
     attacks = sorted({cell[2:] for cell in ordered}, key=lambda pair: cell_rank(("", "", *pair)))
     return list(dict.fromkeys(cell[:2] for cell in ordered)), attacks
 
@@ -65,11 +65,6 @@ def axes(cells: Iterable[Cell]) -> tuple[list[tuple[str, str]], list[tuple[str, 
 def defences_of(names: Iterable[str]) -> list[str]:
     """Different defences in the paper's order."""
     return sorted(set(names), key=lambda name: rank(name, DEFENCES))
-
-
-def in_order(row_sets: Iterable[RowSet]) -> list[RowSet]:
-    """Row sets in the order of the tables."""
-    return sorted(row_sets, key=lambda r: (cell_rank(r.header.cell), rank(r.header.defence, DEFENCES)))
 
 
 def target(defence: str) -> str:

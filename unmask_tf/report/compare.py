@@ -12,17 +12,16 @@ import pandas as pd
 from unmask_tf.errors import InputError
 from unmask_tf.experiment.rows import RowSet
 from unmask_tf.files import write_text
-from unmask_tf.report.cells import CELL, DEFENCES, attack_label, label, setup_labels
+from unmask_tf.report.cells import DEFENCES, attack_label, label, setup_labels
 from unmask_tf.report.claims import Claim, evaluate_claims
 from unmask_tf.report.published import read_published
 from unmask_tf.report.results import find_model_k, need
 from unmask_tf.report.soundness import mark, unsound
-from unmask_tf.report.statistics import accuracies, aucs, detections, number_frame
+from unmask_tf.report.statistics import accuracies, aucs, detections, series
 from unmask_tf.report.text import MISSING, Table, aligned, csv, markdown, number
 
 # A difference of exactly the tolerance is within it, whatever its last bit.
 _ROUNDING = 1e-9
-_KEY = ["kind", *CELL, "defence"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,12 +46,12 @@ def expectation(data: str) -> str:
     """What may be expected of numbers from this data."""
     if data == "paper":
         return (
-            "The paper's data: the listing may be read number by number. M's backbones are Keras', so the last points "
-            "may differ."
+            "The paper's data: the numbers may be compared with the paper's one by one. M's backbones are Keras', so "
+            "the last points may differ."
         )
     return (
         f"Data `{data}` is not the paper's, so the numbers are NOT expected to match the paper's one by one; what they "
-        "can meet are the paper's claims. The listing only shows how far the two lie apart."
+        "can meet are the paper's claims."
     )
 
 
@@ -60,62 +59,55 @@ def listing(row_sets: Sequence[RowSet], map50: float | None, tolerances: Toleran
     """The numbers that both we and the paper have.
 
     Returns:
-        Columns kind, the cell, defence, ours, paper, difference, tolerance, within (yes or no) and mark (of an unsound
-        attack), in the order of our tables; and how many numbers only we, and only the paper, have.
+        Columns kind (accuracy, auc or map50, which has no cell), the cell, defence, ours, paper, difference, tolerance,
+        within (yes or no) and mark (of an unsound attack), in the order of our tables; and how many numbers only we,
+        and only the paper, have.
     """
-    ours = pd.concat([accuracies(row_sets), aucs(detections(row_sets))])
-    if map50 is not None:
-        ours = pd.concat([ours, number_frame([{"kind": "map50", "value": map50}])])
-    ours, paper = ours.dropna(subset="value"), read_published().numbers
-    both = ours.merge(paper, on=_KEY, suffixes=("", "_paper"))
-    frame = both[_KEY].assign(
-        ours=both["value"],
-        paper=both["value_paper"],
-        difference=both["value"] - both["value_paper"],
-        tolerance=[getattr(tolerances, kind) for kind in both["kind"]],
+    # The paper names no IoU threshold; Matterport's mAP, which it used, is taken at 0.5.
+    k = [series({("", "", "", 0, ""): value} if value is not None else {}) for value in (map50, read_published().map)]
+    kinds = {
+        "accuracy": (accuracies(row_sets), read_published().accuracy),
+        "auc": (aucs(detections(row_sets)), read_published().auc),
+        "map50": (k[0], k[1]),
+    }
+    ours, paper = (pd.concat({kind: pair[i] for kind, pair in kinds.items()}, names=["kind"]).dropna() for i in (0, 1))
+    both = ours.to_frame("ours").join(paper.rename("paper"), how="inner")
+    both = both.loc[[key for key in ours.index if key in both.index]]
+    both = both.assign(
+        difference=both["ours"] - both["paper"], tolerance=[vars(tolerances)[key[0]] for key in both.index]
     )
-    within = frame["difference"].abs() <= frame["tolerance"] + _ROUNDING
+    within = np.where(both["difference"].abs() <= both["tolerance"] + _ROUNDING, "yes", "no")
     verdicts = unsound(row_sets)
-    marks = [mark(verdicts, tuple(cell), d) for *cell, d in both[[*CELL, "defence"]].itertuples(index=False)]
-    return frame.assign(within=np.where(within, "yes", "no"), mark=marks), len(ours) - len(both), len(paper) - len(both)
+    frame = both.assign(within=within, mark=[mark(verdicts, key[1:]) for key in both.index]).reset_index()
+    return frame, len(ours) - len(both), len(paper) - len(both)
 
 
 def _render(
-    data: str,
-    claims: Sequence[Claim],
-    found: tuple[pd.DataFrame, int, int],
-    table: Table,
-    heading: Callable[[str], str],
+    data: str, claims: Sequence[Claim], found: tuple[pd.DataFrame, int, int], table: Table, title: Callable[[str], str]
 ) -> str:
     frame, ours_only, paper_only = found
     verdict = {True: "yes", False: "NO", None: "not tested"}
-    holds = [claim.holds for claim in claims]
-    rows = []
+    holds, rows = [claim.holds for claim in claims], []
     for n in frame.to_dict("records"):
         digits = 3 if n["kind"] == "auc" else 2
-        cell = [*setup_labels(n["model"], n["class_set"]), attack_label(n["attack"], n["epsilon_255"])]
-        name = label(n["defence"], DEFENCES) + (" AUC" if n["kind"] == "auc" else "")
-        rows.append(
-            [
-                *(["K", MISSING, MISSING, "mAP at IoU 0.5"] if n["kind"] == "map50" else [*cell, name]),
-                number(n["ours"], digits) + n["mark"],
-                number(n["paper"], digits),
-                number(n["difference"], digits, sign=True),
-                f"{n['within']} ({n['tolerance']:g})",
-            ]
-        )
+        where = [*setup_labels(n["model"], n["class_set"]), attack_label(n["attack"], n["epsilon_255"])]
+        name = label(n["defence"], DEFENCES) + " AUC" * (n["kind"] == "auc")
+        values = [
+            number(n["ours"], digits) + n["mark"],
+            number(n["paper"], digits),
+            number(n["difference"], digits, True),
+        ]
+        k = ["K", MISSING, MISSING, "mAP at IoU 0.5"]
+        rows.append([*(k if n["kind"] == "map50" else [*where, name]), *values, f"{n['within']} ({n['tolerance']:g})"])
     within = int((frame["within"] == "yes").sum())
+    told = [[c.statement, c.ours, c.paper, verdict[c.holds]] for c in claims]
     header = ["M", "CS", "Attack", "Number", "Ours", "Paper", "Difference", "Within"]
     parts = [
         expectation(data) + "\n",
-        heading("Claims of the paper"),
-        table(
-            ["Claim", "Ours", "Paper", "Holds"],
-            [[c.statement, c.ours, c.paper, verdict[c.holds]] for c in claims],
-            1,
-        ),
-        f"{holds.count(True)} hold, {holds.count(False)} do not, {holds.count(None)} could not be tested with this grid.\n",
-        heading("Number by number"),
+        title("Claims of the paper"),
+        table(["Claim", "Ours", "Paper", "Holds"], told, 1),
+        f"{holds.count(True)} hold, {holds.count(False)} do not, {holds.count(None)} need cells that are not here.\n",
+        title("Number by number"),
         *([table(header, rows, 4)] if rows else []),
         f"{len(frame)} numbers compared: {within} within the tolerance, {len(frame) - within} outside. {ours_only} of "
         f"ours have no counterpart in the paper, {paper_only} of the paper's none here.\n",

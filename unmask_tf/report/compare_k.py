@@ -24,7 +24,7 @@ _MAPS = {
 
 
 def compare_table(ours: list[RowSet], given: list[RowSet]) -> pd.DataFrame:
-    """One row per cell that both have: `CELL`, n, same (share of images in which both see the same parts), jaccard
+    """One row per cell that both have: the cell, n, same (share of images in which both see the same parts), jaccard
     (mean similarity of the two sets, 1 for two empty ones), um_ours and um_given (UnMask's accuracy).
 
     Raises:
@@ -34,21 +34,18 @@ def compare_table(ours: list[RowSet], given: list[RowSet]) -> pd.DataFrame:
     for r in (r for r in in_order(ours) if r.header.cell in other):
         g = other[r.header.cell]
         if list(r.rows["image"]) != list(g.rows["image"]):
-            raise InputError(
-                f"the two K's saw different images under {attack_label(*r.header.cell[2:])}. Compare again."
-            )
+            raise InputError(f"the two K's saw different images ({attack_label(*r.header.cell[2:])}). Compare again.")
         pairs = list(zip(r.part_sets(), g.part_sets(), strict=True))
-        same, overlap = [a == b for a, b in pairs], [1.0 if a == b else jaccard(a, b) for a, b in pairs]
-        cell = dict(zip(CELL, r.header.cell, strict=True))
-        values = {"same": np.mean(same), "jaccard": np.mean(overlap), "um_ours": r.accuracy, "um_given": g.accuracy}
-        rows.append({**cell, "n": r.n, **values})
-    return pd.DataFrame(rows)
+        overlap = np.mean([1.0 if a == b else jaccard(a, b) for a, b in pairs])
+        same = np.mean([a == b for a, b in pairs])
+        rows.append((*r.header.cell, r.n, same, overlap, r.accuracy, g.accuracy))
+    return pd.DataFrame(rows, columns=[*CELL, "n", "same", "jaccard", "um_ours", "um_given"])
 
 
 def compare_k(folder: Path) -> str:
     """Writes compare_k.md and compare_k.csv into `<results>/<profile>`; returns the Markdown.
 
-    The first row set of the bundle is of our K; the other K is the given one.
+    The bundle's first row set is of our K; the other K is the given one.
 
     Raises:
         InputError: there is no such comparison or it is not of two K's, a file is damaged or cannot be written.
@@ -56,39 +53,25 @@ def compare_k(folder: Path) -> str:
     row_sets = need(folder, "compare_k")
     names = list(dict.fromkeys(r.header.extractor for r in row_sets))
     if len(names) != 2:
-        raise InputError(
-            f"{folder / 'rows'} compares {len(names)} K's, not two. Run: {how_to_make(folder, 'compare_k')}"
-        )
+        again = how_to_make(folder, "compare_k")
+        raise InputError(f"{folder / 'rows'} compares {len(names)} K's, not two. Run: {again}")
     table = compare_table(*([r for r in row_sets if r.header.extractor == name] for name in names))
-    ours, given = find_model_k(folder), find_model_k(folder, "model_k_given")
-    maps = (
-        [[text, *(number(k.get(name), 3) for k in (ours, given))] for name, text in _MAPS.items()]
-        if ours and given
-        else []
-    )
-    rows = [
-        [
-            *setup_labels(row["model"], row["class_set"]),
-            attack_label(row["attack"], row["epsilon_255"]),
-            str(row["n"]),
-            f"{100 * row['same']:.1f} %",
-            number(row["jaccard"], 3),
-            number(row["um_ours"]),
-            number(row["um_given"]),
-        ]
-        for row in table.to_dict("records")
+    both = [find_model_k(folder, name) for name in ("model_k", "model_k_given")]
+    maps = "The data has no part annotations of a test split, so there is no mAP.\n"
+    if all(both):
+        rows = [[text, *(number(k.get(name), 3) for k in both)] for name, text in _MAPS.items()]
+        maps = markdown(["K on the test split", "Ours", "Given"], rows, left=1)
+    rows = []
+    for *cell, n, same, overlap, ours, given in table.itertuples(index=False):
+        numbers = [str(n), f"{100 * same:.1f} %", number(overlap, 3), number(ours), number(given)]
+        rows.append([*setup_labels(*cell[:2]), attack_label(*cell[2:]), *numbers])
+    parts = [
+        f"# Two K's on the same images: profile `{folder.name}`\n\n- ours: {names[0]}\n- given: {names[1]}\n",
+        maps,
+        markdown(["M", "CS", "Images", "n", "Same parts", "Jaccard", "UM ours", "UM given"], rows, left=3),
+        "Same parts: images in which both K's saw the same set. Jaccard: mean similarity of the two sets. UM: accuracy "
+        "of UnMask by that K alone, as in Table IV. For mAP every score counts.\n",
     ]
-    no_map = "The data has no part annotations of a test split, so there is no mAP.\n"
-    text = "\n".join(
-        [
-            f"# Two K's on the same images: profile `{folder.name}`\n",
-            f"- ours: {names[0]}\n- given: {names[1]}\n",
-            markdown(["K on the test split", "Ours", "Given"], maps, left=1) if maps else no_map,
-            markdown(["M", "CS", "Images", "n", "Same parts", "Jaccard", "UM ours", "UM given"], rows, left=3),
-            "Same parts: images in which both K's saw the same set. Jaccard: mean similarity of the two sets. UM: "
-            "accuracy of UnMask by that K alone, as in Table IV. For mAP every score counts.\n",
-        ]
-    )
-    write_text(folder / "compare_k.md", text)
+    write_text(folder / "compare_k.md", "\n".join(parts))
     write_text(folder / "compare_k.csv", csv(table))
-    return text
+    return "\n".join(parts)

@@ -21,7 +21,7 @@ from unmask_tf.report.cells import BENIGN, CLASS_SETS, DEFENCES, MODELS, attack_
 from unmask_tf.report.line_search import Search, choose, searches
 from unmask_tf.report.published import read_published
 from unmask_tf.report.results import find, how_to_make
-from unmask_tf.report.statistics import accuracies, class_set_means, detections, lookup, same_cells
+from unmask_tf.report.statistics import accuracies, class_set_means, detections, key_of
 from unmask_tf.report.text import beside
 
 # Okabe and Ito's palette: told apart with every common colour blindness. CS5a is dark orange and CS3b light blue, as
@@ -113,7 +113,7 @@ def figure2(search: Search) -> Figure:
                 continue
             benign, colour = frame[BENIGN], colours[class_set]
             pgd = frame["pgd_linf"].mean(axis=1) if len(titles) > 1 else benign
-            chosen, at = choose([frame]).epsilon_255, [epsilons.index(epsilon) for epsilon in frame.index]
+            chosen, at = choose([frame])[0], [epsilons.index(epsilon) for epsilon in frame.index]
             for axis, values in zip(axes_row, (benign, pgd, (benign + pgd) / 2), strict=False):
                 name = label(class_set, CLASS_SETS)
                 axis.plot(at, 100 * values, color=colour, marker="o", markersize=4, label=name)
@@ -147,7 +147,7 @@ def figure3(search: Search) -> Figure:
             best = (heights[i] == np.nanmax(heights, axis=0)) & (heights[i] > np.nanmin(heights, axis=0))
             axis.plot(at[best], heights[i][best] + 4, "o", **dot)
         axis.plot([], [], "o", label="best", **dot)
-        chosen, paper = f"{choose([frame]).epsilon_255:g}", f"{read_published().selected_epsilon:g}"
+        chosen, paper = f"{choose([frame])[0]:g}", f"{read_published().selected_epsilon:g}"
         axis.set(title=f"{' '.join(setup_labels(*setup))}: chosen ε={chosen} (the paper: {paper})")
         axis.set(ylim=(0, 110), xlim=(-0.6, len(vectors) - 0.4), yticks=range(0, 101, 20))
         axis.set_ylabel("Validation accuracy (%)")
@@ -163,12 +163,11 @@ def figure4(row_sets: Sequence[RowSet]) -> Figure:
 
     Bars are ours; a black tick is the paper's mean over the same cells, where the paper has the class set.
     """
-    numbers = accuracies(row_sets)
+    numbers, published = accuracies(row_sets), read_published().accuracy
     ours = class_set_means(numbers)
     # The paper's mean over the cells we have, so that a partial grid is not compared with the whole one.
-    paper = class_set_means(same_cells(read_published().numbers, numbers)).reindex(
-        index=ours.index, columns=ours.columns
-    )
+    paper = class_set_means(published[published.index.isin(numbers.index)])
+    paper = paper.reindex(index=ours.index, columns=ours.columns)
     colours, width = _styles(ours, _DEFENCE_COLOURS, _OTHER_COLOURS), 0.81 / max(1, ours.shape[1])
     figure, grid = _panels(1, 1, max(4.6, 1.6 + 0.5 * ours.size), 3.9)
     axis, bars = grid[0, 0], []
@@ -198,11 +197,13 @@ def figure5(row_sets: Sequence[RowSet]) -> Figure:
     Legends give the AUC and, where the paper has published it, the paper's in parentheses. A panel without a
     successful attack says so.
     """
-    found, paper = detections(row_sets), lookup(read_published().numbers, "auc")
+    found, paper = detections(row_sets), read_published().auc
     attacks = axes(d.header.cell for d in found)[1]
     colours = _styles((d.header.class_set for d in found), _CLASS_SET_COLOURS, _OTHER_COLOURS)
     lines = _styles((d.header.model for d in found), _MODEL_LINES, _OTHER_LINES)
-    widths = dict(zip(sorted({d.header.defence for d in found}, key=lambda n: rank(n, DEFENCES)), (1.6, 0.8, 2.8)))
+    widths = dict(
+        zip(sorted({d.header.defence for d in found}, key=lambda n: rank(n, DEFENCES)), (1.6, 0.8, 2.8), strict=False)
+    )
     columns = min(4, max(1, len(attacks)))
     rows = max(1, -(-len(attacks) // columns))
     figure, grid = _panels(rows, columns, 3.5 * columns + 0.3, 3.5 * rows + 0.3)
@@ -214,7 +215,7 @@ def figure5(row_sets: Sequence[RowSet]) -> Figure:
             h, (fpr, tpr, _) = d.header, roc_curve(d.scores, d.labels)
             names = reversed(setup_labels(h.model, h.class_set))
             by = f" {label(h.defence, DEFENCES)}" if len(widths) > 1 else ""
-            text = f"{' '.join(names)}{by}  {beside(d.auc, paper.get((h.cell, h.defence)), digits=3)}"
+            text = f"{' '.join(names)}{by}  {beside(d.auc, paper.get(key_of(h)), digits=3)}"
             style = {
                 "color": colours[h.class_set],
                 "linestyle": lines[h.model],

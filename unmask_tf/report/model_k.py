@@ -14,6 +14,10 @@ _COLUMNS = (
     ("box COCO .5", "map50_bbox", "per_part_bbox"),
     ("box VOC .5", "voc_map50_bbox", "voc_per_part_bbox"),
 )
+_LINES = {
+    "map": "mAP over IoU 0.5 to 0.95",
+    "image_map50": "Mean over images at IoU 0.5 (Matterport's compute_ap)",
+}
 
 
 def part_table(model_k: Mapping[str, Any], table: Table = aligned) -> str:
@@ -24,22 +28,12 @@ def part_table(model_k: Mapping[str, Any], table: Table = aligned) -> str:
     that the file lacks, and the boxes' columns where K was scored by boxes alone, are left out.
     """
     masks = model_k.get("iou_type") == "segm"
-    columns = [
-        (title, mean, parts)
-        for title, mean, parts in _COLUMNS
-        if isinstance(model_k.get(parts), Mapping) and (masks or not title.startswith("box"))
-    ]
-    rows = [
-        [part, *(number(model_k[parts].get(part), 3) for _, _, parts in columns)]
-        for part in sorted({part for _, _, parts in columns for part in model_k[parts]})
-    ]
+    columns = [c for c in _COLUMNS if c[2] in model_k and (masks or not c[0].startswith("box"))]
+    parts = sorted({part for _, _, key in columns for part in model_k[key]})
+    rows = [[part, *(number(model_k[key].get(part), 3) for _, _, key in columns)] for part in parts]
     rows.append(["mean", *(number(model_k.get(mean), 3) for _, mean, _ in columns)])
     text = table(["part", *(title for title, _, _ in columns)], rows, 1)
-    for title, name in (
-        ("mAP over IoU 0.5 to 0.95", "map"),
-        ("Mean over images at IoU 0.5 (Matterport's compute_ap)", "image_map50"),
-    ):
-        box = model_k.get(f"{name}_bbox") if masks else None
-        if name in model_k:
-            text += f"\n{title}: {number(model_k[name], 3)}" + (f" (boxes {number(box, 3)})" if box is not None else "")
-    return text + "\n"
+    for name, title in _LINES.items():
+        boxes = f" (boxes {number(model_k[f'{name}_bbox'], 3)})" if masks and f"{name}_bbox" in model_k else ""
+        text += f"\n{title}: {number(model_k[name], 3)}{boxes}.\n" if name in model_k else ""
+    return text

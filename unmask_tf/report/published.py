@@ -12,7 +12,7 @@ import pandas as pd
 
 from unmask_tf.errors import InputError
 from unmask_tf.files import read_json
-from unmask_tf.report.statistics import number_frame
+from unmask_tf.report.statistics import series
 
 DEFAULT_PATH = Path(__file__).parents[2] / "results" / "published.json"
 
@@ -22,7 +22,7 @@ class Published:
     """The paper's numbers (results/published.json).
 
     Attributes:
-        numbers: Table IV, the AUCs and K's mAP, as `statistics.NUMBERS`.
+        accuracy, auc: Table IV and the AUCs, as in `statistics`.
         table2: class set -> classes, parts, overlap_percent and image counts.
         table3: class set -> attack -> images evaluated for detection (epsilon 16 or 600).
         operating_point: class_set, attack, epsilon_255, tpr, fpr.
@@ -32,7 +32,8 @@ class Published:
             one used for all class sets.
     """
 
-    numbers: pd.DataFrame
+    accuracy: pd.Series
+    auc: pd.Series
     table2: Mapping[str, Mapping[str, Any]]
     table3: Mapping[str, Mapping[str, int]]
     operating_point: Mapping[str, Any]
@@ -51,21 +52,23 @@ def read_published(path: Path = DEFAULT_PATH) -> Published:
     """
     content = read_json(path)
     try:
-        table2, detection = content["table2"]["m"], content["detection"]
-        table4 = [{"attack": "none", "epsilon_255": 0, **row} for row in content["table4"]["benign"]]
-        rows = [
-            {**row, "kind": "accuracy", "defence": d, "n": table2[row["class_set"]]["flickr_test"], "value": value}
-            for row in table4 + content["table4"]["attacked"]
-            for d, value in row["accuracy"].items()
-        ]
-        at = {"kind": "auc", "model": "densenet121", "class_set": "cs3a", "defence": "um", "n": float("nan")}
-        rows += [{**at, **row, "value": row["auc"]} for row in detection["auc_cs3a_densenet121"]]
-        # The paper names no IoU threshold; Matterport's mAP, which it used, is taken at 0.5.
-        rows.append({"kind": "map50", "value": content["model_k"]["map"]})
+        table4, detection = content["table4"]["benign"] + content["table4"]["attacked"], content["detection"]
         return Published(
-            numbers=number_frame(rows),
-            table2=table2,
-            table3={k: v for k, v in content["table3_images_evaluated_for_detection"].items() if k != "note"},
+            accuracy=series(
+                {
+                    (r["model"], r["class_set"], r.get("attack", "none"), r.get("epsilon_255", 0), defence): value
+                    for r in table4
+                    for defence, value in r["accuracy"].items()
+                }
+            ),
+            auc=series(
+                {
+                    ("densenet121", "cs3a", r["attack"], r["epsilon_255"], "um"): r["auc"]
+                    for r in detection["auc_cs3a_densenet121"]
+                }
+            ),
+            table2=content["table2"]["m"],
+            table3=content["table3_images_evaluated_for_detection"],
             operating_point=detection["operating_point"],
             headline=content["headline"],
             map=content["model_k"]["map"],

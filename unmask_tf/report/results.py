@@ -1,8 +1,7 @@
-"""What a results folder holds: bundles of rows and K's evaluation, below `<results>/<profile>/rows`."""
+"""What a results folder `<results>/<profile>` holds: bundles of rows and K's evaluation, in its folder `rows`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +10,22 @@ from unmask_tf.experiment.rows import RowSet, read_bundle
 from unmask_tf.files import read_json
 
 _TARGETS = {
-    "grid": "reproduce",
-    "study": "study",
-    "line_search": "adversarial-training",
-    "compare_k": "compare",
-    "model_k": "evaluate-k",
-    "model_k_given": "compare",
+    "grid": "reproduce PROFILE={}",
+    "study": "study PROFILE={}",
+    "line_search": "adversarial-training PROFILE={}",
+    "compare_k": "compare PROFILE={} K_WEIGHTS=file",
+    "model_k": "evaluate-k PROFILE={}",
+    "model_k_given": "compare PROFILE={} K_WEIGHTS=file",
 }
 
 
 def how_to_make(folder: Path, name: str) -> str:
     """The command that makes a bundle."""
-    more = " K_WEIGHTS=file" if _TARGETS[name] == "compare" else ""
-    return f"make {_TARGETS[name]} PROFILE={folder.name}{more}"
+    return f"make {_TARGETS[name].format(folder.name)}"
 
 
 def find(folder: Path, name: str) -> list[RowSet]:
-    """The row sets of a bundle of `<results>/<profile>`; none where it has not been made.
+    """The row sets of a bundle; none where it has not been made.
 
     Raises:
         InputError: the bundle is damaged.
@@ -43,10 +41,9 @@ def need(folder: Path, name: str) -> list[RowSet]:
     Raises:
         InputError: it is not there, or damaged.
     """
-    found = find(folder, name)
-    if not found:
-        raise InputError(f"{folder} holds no results of that kind (rows/{name}.json). Run: {how_to_make(folder, name)}")
-    return found
+    if found := find(folder, name):
+        return found
+    raise InputError(f"{folder / 'rows' / name}.json is not there yet. Run: {how_to_make(folder, name)}")
 
 
 def find_model_k(folder: Path, name: str = "model_k") -> dict[str, Any] | None:
@@ -60,10 +57,8 @@ def find_model_k(folder: Path, name: str = "model_k") -> dict[str, Any] | None:
         return None
     content = read_json(path)
     for key in ("map50", "map"):
-        value = content.get(key) if isinstance(content, Mapping) else None
+        value = content.get(key) if isinstance(content, dict) else None
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
-            raise InputError(
-                f"{path}: '{key}' is {value!r}; a number in [0, 1] was expected. Delete it, then run: "
-                f"{how_to_make(folder, name)}"
-            )
+            again = how_to_make(folder, name)
+            raise InputError(f"{path}: '{key}' is {value!r}, not a number in [0, 1]. Delete it, then run: {again}")
     return content

@@ -11,57 +11,49 @@ from pathlib import Path
 
 import pandas as pd
 
-from unmask_tf.attacks.checks import WARNINGS
 from unmask_tf.experiment.rows import RowSet
 from unmask_tf.files import write_text
-from unmask_tf.report.cells import ATTACKS, CELL, attack_label, cell_rank, in_order, label, rank, setup_labels
+from unmask_tf.report.cells import ATTACKS, attack_label, cell_rank, label, rank, setup_labels
 from unmask_tf.report.published import read_published
 from unmask_tf.report.results import need
-from unmask_tf.report.soundness import attacks, by_check, longer_attacks, mark, meaning, unsound
-from unmask_tf.report.statistics import lookup
+from unmask_tf.report.soundness import attacks, by_check, longer_attacks, mark, meaning, unsound, warned
+from unmask_tf.report.statistics import accuracies, attacked
 from unmask_tf.report.text import beside, csv, markdown, number
 
 PRESETS = ("released", "written", "eq1", "strong")
 
 
 def by_preset(row_sets: Iterable[RowSet]) -> dict[str, list[RowSet]]:
-    """Preset -> its row sets of attacked images, and those of the benign images, which all share."""
-    row_sets = in_order(row_sets)
-    benign = [r for r in row_sets if r.header.attack == "none"]
-    presets = {r.header.threat.get("preset", "") for r in row_sets if r.header.attack != "none"}
-    return {
-        preset: benign + [r for r in row_sets if r.header.threat.get("preset") == preset]
-        for preset in sorted(presets, key=lambda name: rank(name, PRESETS))
-    }
+    """Preset -> its row sets of attacked images, and those of the benign images, which all presets share."""
+    presets: dict[str, list[RowSet]] = {}
+    for r in row_sets:
+        presets.setdefault(r.header.threat.get("preset", ""), []).append(r)
+    benign = presets.pop("", [])
+    return {name: benign + presets[name] for name in sorted(presets, key=lambda name: rank(name, PRESETS))}
 
 
 def study_table(found: Mapping[str, Sequence[RowSet]]) -> pd.DataFrame:
-    """One row per attacked cell, in the paper's order: `CELL`, n, accuracies without an attack and by preset."""
-    rows: dict[tuple, dict] = {}
-    benign = {r.header.cell[:2]: r.accuracy for rs in found.values() for r in rs if r.header.attack == "none"}
-    for preset, under in found.items():
-        for (cell, _), r in attacks(under).items():
-            row = {**dict(zip(CELL, cell, strict=True)), "n": r.n, "benign": benign.get(cell[:2], float("nan"))}
-            rows.setdefault(cell, row)[preset] = r.accuracy
-    return pd.DataFrame([rows[cell] for cell in sorted(rows, key=cell_rank)], columns=[*CELL, "n", "benign", *found])
+    """One row per attacked cell, in the paper's order: n, accuracies without an attack (`benign`) and by preset."""
+    numbers = {preset: accuracies(under).droplevel("defence") for preset, under in found.items()}
+    benign = {key[:2]: value for under in numbers.values() for key, value in under.items() if key[2] == "none"}
+    sizes = {r.header.cell: r.n for under in found.values() for r in under}
+    table = pd.DataFrame({preset: attacked(under) for preset, under in numbers.items()})
+    table = table.reindex(sorted(table.index, key=cell_rank))
+    table.insert(0, "benign", [benign.get(cell[:2], float("nan")) for cell in table.index])
+    table.insert(0, "n", [sizes[cell] for cell in table.index])
+    return table
 
 
 def study_markdown(found: Mapping[str, Sequence[RowSet]], profile: str) -> str:
     """The study as Markdown: the table, its means, and what the checks say of each preset."""
-    table, paper = study_table(found), lookup(read_published().numbers, "accuracy")
+    table, paper, rows = study_table(found), read_published().accuracy, []
     verdicts = {preset: unsound(under) for preset, under in found.items()}
-    rows = []
-    for row in table.to_dict("records"):
-        cell = tuple(row[name] for name in CELL)
-        shown = [
-            beside(row[p], paper.get((cell, "none")) if p == "released" else None, mark=mark(verdicts[p], cell, "none"))
-            for p in found
-        ]
+    for cell, row in zip(table.index, table.to_dict("records"), strict=True):
+        key = (*cell, "none")
+        papers = {"released": paper.get(key)}
+        shown = [beside(row[preset], papers.get(preset), mark=mark(verdicts[preset], key)) for preset in found]
         rows.append([*setup_labels(*cell[:2]), attack_label(*cell[2:]), str(row["n"]), number(row["benign"]), *shown])
-    means = [
-        [label(attack, ATTACKS), *(number(table.loc[table["attack"] == attack, preset].mean()) for preset in found)]
-        for attack in dict.fromkeys(table["attack"])
-    ]
+    by_attack = table.groupby(level="attack", sort=False)[list(found)].mean()
     parts = [
         f"# Where the paper's numbers come from: profile `{profile}`\n",
         "M's accuracy without a defence. `released`: step 2.0, the authors' code (in parentheses the paper's number); "
@@ -69,7 +61,7 @@ def study_markdown(found: Mapping[str, Sequence[RowSet]], profile: str) -> str:
         "best iterate, restarts. A † marks an unsound attack (docs/attack_checks.md).\n",
         markdown(["M", "CS", "Attack", "n", "No attack", *found], rows, left=3),
         "## Means over models, class sets and strengths\n",
-        markdown(["Attack", *found], means, left=1),
+        markdown(["Attack", *found], [[label(a, ATTACKS), *map(number, row)] for a, *row in by_attack.itertuples()], 1),
         "## What the checks say\n",
         "".join(_verdict(preset, under) for preset, under in found.items()),
     ]
@@ -78,13 +70,11 @@ def study_markdown(found: Mapping[str, Sequence[RowSet]], profile: str) -> str:
 
 def _verdict(preset: str, under: Sequence[RowSet]) -> str:
     found, failed = attacks(under), unsound(under)
-    warned = sum(any(not r.header.checks.get(name, True) for name in WARNINGS) for r in found.values())
     repaired = sum(r.header.nan_images for r in found.values())
-    text = f"- `{preset}`: {len(found) - len(failed)} of {len(found)} attacks are sound, {warned} gave a warning"
-    text += f"; NaN repaired in {repaired} images.\n" if repaired else ".\n"
-    lines = [longer_attacks(under)] + [
-        f"{n} ({meaning(n)}): {', '.join(w)}." for n, w in by_check(failed, found).items()
-    ]
+    text = f"- `{preset}`: {len(found) - len(failed)} of {len(found)} attacks are sound, {len(warned(under))} gave a "
+    text += f"warning; NaN repaired in {repaired} images.\n" if repaired else "warning.\n"
+    names = by_check(failed, found).items()
+    lines = [longer_attacks(under), *(f"{name} ({meaning(name)}): {', '.join(where)}." for name, where in names)]
     return text + "".join(f"  {line}\n" for line in lines if line)
 
 
@@ -97,5 +87,5 @@ def study(folder: Path) -> str:
     found = by_preset(need(folder, "study"))
     text = study_markdown(found, folder.name)
     write_text(folder / "study.md", text)
-    write_text(folder / "study.csv", csv(study_table(found)))
+    write_text(folder / "study.csv", csv(study_table(found).reset_index()))
     return text

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 MISSING = "-"
-# A header, rows, and how many columns are aligned left.
+# (header, rows, how many columns are aligned left) -> a table
 Table = Callable[[Sequence[str], Iterable[Sequence[str]], int], str]
 
 
@@ -27,9 +27,9 @@ def beside(ours: float | None, paper: float | None, digits: int = 2, mark: str =
 
 
 def span(values: Iterable[float], digits: int = 0) -> str:
-    """`1 to 6`, or `6` where all are the same."""
-    texts = list(dict.fromkeys(number(value, digits) for value in sorted(values)))
-    return texts[0] if len(texts) == 1 else f"{texts[0]} to {texts[-1]}" if texts else MISSING
+    """`1 to 6`, or `6` where all are the same; a dash for none."""
+    texts = [number(value, digits) for value in sorted(values)] or [MISSING]
+    return texts[0] if texts[0] == texts[-1] else f"{texts[0]} to {texts[-1]}"
 
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]], left: int = 2) -> str:
@@ -43,13 +43,11 @@ def aligned(header: Sequence[str], rows: Iterable[Sequence[str]], left: int = 2)
     lines = [header, *rows]
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
     lines.insert(1, ["-" * width for width in widths])
-    return "".join(
-        "  ".join(f"{cell:{'<' if i < left else '>'}{widths[i]}}" for i, cell in enumerate(line)).rstrip() + "\n"
-        for line in lines
-    )
+    cells = ([f"{c:{'<' if i < left else '>'}{widths[i]}}" for i, c in enumerate(line)] for line in lines)
+    return "".join("  ".join(line).rstrip() + "\n" for line in cells)
 
 
 def csv(frame: pd.DataFrame) -> str:
     """The frame as CSV with four decimals and an empty field for a missing number: same frame, same bytes."""
-    budgets = {name: [f"{value:.10g}" for value in frame[name]] for name in frame if name.endswith("epsilon_255")}
+    budgets = {name: [f"{value:.10g}" for value in frame[name]] for name in frame if name == "epsilon_255"}
     return frame.assign(**budgets).to_csv(index=False, float_format="%.4f", lineterminator="\n")
