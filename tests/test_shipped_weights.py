@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from unmask_tf.reproduce.artefacts import WEIGHTS_FOLDER, verified_sha256
 
 from unmask_tf.config import PROFILES
 from unmask_tf.mrcnn.part_names import part_names
-from unmask_tf.reproduce.artefacts import WEIGHTS_FOLDER, verified_sha256
 from unmask_tf.taxonomy import UNMASK, Taxonomy
 
 SHIPPED = {"unmask_k_mini.h5": "mini", "unmask_k_photos.h5": "photos"}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from unmask_tf import __version__
-from unmask_tf.attacks.settings import RECIPES
+from unmask_tf.classifiers.settings import RECIPES
 from unmask_tf.config import PROFILES
 from unmask_tf.errors import InputError
 from unmask_tf.memory import keep_freed_memory

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from unmask_tf.attacks.settings import AdversarialTrainingConfig
-from unmask_tf.classifiers.settings import ClassifierConfig
+from unmask_tf.classifiers.settings import AdversarialTrainingConfig, ClassifierConfig
 from unmask_tf.data.settings import SyntheticConfig
 from unmask_tf.errors import InputError
 

@@ -20,6 +20,8 @@ import numpy as np
 import torch
 from attack_modules import target_of
 from torch import nn
+from unmask_tf.reproduce.records import CellKey, Record
+from unmask_tf.reproduce.soundness import BETWEEN_CELLS, failed_checks
 
 from unmask_tf.attacks import advertorch_bridge as bridge
 from unmask_tf.attacks import module as evaluation
@@ -30,8 +32,6 @@ from unmask_tf.attacks.module import logits_of
 from unmask_tf.attacks.protocol import AttackResult
 from unmask_tf.attacks.threat_models import ThreatModel, threat_model
 from unmask_tf.attacks.watched import Watched
-from unmask_tf.reproduce.records import CellKey, Record
-from unmask_tf.reproduce.soundness import BETWEEN_CELLS, failed_checks
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "attack_checks.md"
 BEGIN, END = "<!-- table: begin -->\n", "<!-- table: end -->\n"

@@ -14,8 +14,7 @@ import pytest
 
 from unmask_tf.attacks import adversarial_training
 from unmask_tf.attacks.adversarial_training import adversarial_train, make_perturb, training_threat
-from unmask_tf.attacks.settings import RECIPES, AdversarialTrainingConfig, with_recipe
-from unmask_tf.classifiers.settings import ClassifierConfig
+from unmask_tf.classifiers.settings import RECIPES, AdversarialTrainingConfig, ClassifierConfig, with_recipe
 from unmask_tf.classifiers.train import train_classifier
 from unmask_tf.data.class_images import ImageSet
 from unmask_tf.errors import InputError

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 from planted_faults import waves
+from unmask_tf.reproduce.records import CellKey, Record
+from unmask_tf.reproduce.soundness import failed_checks
 
 from unmask_tf.attacks.evidence import checked_attack
 from unmask_tf.attacks.module import logits_of
 from unmask_tf.attacks.protocol import ATTACKS, Target
 from unmask_tf.attacks.threat_models import threat_model
-from unmask_tf.reproduce.records import CellKey, Record
-from unmask_tf.reproduce.soundness import failed_checks
 
 
 @pytest.mark.slow

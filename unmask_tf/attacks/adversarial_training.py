@@ -12,9 +12,8 @@ import keras
 import numpy as np
 
 from unmask_tf.attacks.advertorch_bridge import attack
-from unmask_tf.attacks.settings import AdversarialTrainingConfig
 from unmask_tf.attacks.threat_models import ThreatModel
-from unmask_tf.classifiers.settings import ClassifierConfig
+from unmask_tf.classifiers.settings import AdversarialTrainingConfig, ClassifierConfig
 from unmask_tf.classifiers.torch_port import load_from_keras, to_torch
 from unmask_tf.classifiers.train import train_classifier
 from unmask_tf.data.class_images import ImageSet

@@ -1,8 +1,10 @@
-"""Settings of the training of M."""
+"""Settings of the trainings of M, benign and adversarial."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from unmask_tf.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,3 +35,56 @@ class ClassifierConfig:
     mirror: bool = True
     freeze_batch_norm: bool = False
     seed: int = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdversarialTrainingConfig:
+    """Adversarial training (Equation 4) by Linf PGD. The defaults are the released settings.
+
+    Attributes:
+        epsilon_255: Linf budget in units of 1/255.
+        step: step size in pixel units of [0, 1]; the released code used 2.0.
+        iterations: PGD iterations per batch.
+        epochs: epochs of adversarial training.
+        from_benign: start from the benignly trained M instead of its initial weights.
+        learning_rate: of the SGD that trains on the attacked batches.
+    """
+
+    epsilon_255: float = 4.0
+    step: float = 2.0
+    iterations: int = 7
+    epochs: int = 30
+    from_benign: bool = False
+    learning_rate: float = 1e-3
+
+
+RECIPES: dict[str, AdversarialTrainingConfig] = {
+    "released": AdversarialTrainingConfig(),
+    "madry": AdversarialTrainingConfig(step=2.0 / 255.0),
+}
+"""Whose adversarial training: `released`, the authors' code, or `madry`, the step it was meant to have (Madry et al.,
+2018). Seven iterations and a budget of 4/255 both; they differ in the step."""
+
+
+def with_recipe(
+    settings: AdversarialTrainingConfig, recipe: str, epsilon_255: float | None = None
+) -> AdversarialTrainingConfig:
+    """A profile's adversarial training with the attack of a recipe; epochs, start and learning rate stay.
+
+    Args:
+        settings: the profile's.
+        recipe: a name in `RECIPES`.
+        epsilon_255: Linf budget in units of 1/255; None: the recipe's.
+
+    Raises:
+        InputError: there is no such recipe.
+    """
+    if recipe not in RECIPES:
+        raise InputError(f"unknown recipe '{recipe}' of adversarial training. Choose one of: {', '.join(RECIPES)}.")
+    attack = RECIPES[recipe]
+    return replace(
+        settings,
+        epsilon_255=attack.epsilon_255 if epsilon_255 is None else float(epsilon_255),
+        step=attack.step,
+        iterations=attack.iterations,
+    )

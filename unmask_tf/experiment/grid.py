@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from unmask_tf.attacks import ATTACKS, threat_model
-from unmask_tf.attacks.settings import AdversarialTrainingConfig, with_recipe
+from unmask_tf.classifiers.settings import AdversarialTrainingConfig, with_recipe
 from unmask_tf.defense.defences import DEFENCES, Defence, trust
 from unmask_tf.errors import InputError
 from unmask_tf.experiment.kinds import answer, attack, evaluate_k, extract, train_k, train_m

@@ -7,8 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from unmask_tf.attacks.settings import AdversarialTrainingConfig
-from unmask_tf.classifiers.settings import ClassifierConfig
+from unmask_tf.classifiers.settings import AdversarialTrainingConfig, ClassifierConfig
 from unmask_tf.experiment.kinds.shared import forward_cost, without_nan
 from unmask_tf.experiment.quiet import quiet_and_deterministic
 from unmask_tf.experiment.step import Output, Resources
