@@ -13,6 +13,7 @@ from unmask_tf.report.soundness import (
     evidence_checks,
     longer_attacks,
     meaning,
+    threats_markdown,
     unsound,
     verdict_line,
     warned,
@@ -126,6 +127,16 @@ def test_attacks_that_were_lengthened_are_counted():
         "2 of 4 attacks had not converged after 20 gradient steps and were given up to 80."
     )
     assert longer_attacks([attacks[0], one_step]) == longer_attacks([]) == ""
+
+
+def test_how_an_attack_was_run_and_what_it_knew_is_read_from_the_headers():
+    threat = {"preset": "strong", "step": 0.125, "iterations": 20, "restarts": 5, "knows": ["K", "M"]}
+    longer = rows(1, model="densenet121", threat={**threat, "iterations": 40})
+    text = threats_markdown([rows(60, "none", 0), rows(1, threat=threat), longer, rows(1, "square", threat={})])
+    assert text.splitlines()[2:] == [
+        "| PGD-L∞ ε=8 | strong | K and M | 0.1250 | 20 to 40 | 5 |",
+        "| square ε=8 |  |  | - | - | - |",
+    ]
 
 
 def test_every_check_has_a_meaning():

@@ -178,6 +178,7 @@ def test_numbers_stand_beside_the_paper_s():
     assert beside(None, 0.29) == "- (0.29)"
     assert beside(float("nan"), float("nan")) == "-"
     assert (number(-0.001, sign=True), number(-0.006, sign=True)) == ("+0.00", "-0.01")
+    assert number(np.float64(0.925)) == number(0.925) == "0.93"
     assert (span([3, 1, 2]), span([2, 2]), span([])) == ("1 to 3", "2", "-")
 
 

@@ -14,7 +14,7 @@ from unmask_tf.report.line_search import line_search_markdown, searches
 from unmask_tf.report.model_k import part_table
 from unmask_tf.report.published import read_published
 from unmask_tf.report.results import find, find_model_k, how_to_make, need
-from unmask_tf.report.soundness import attacks, checks_markdown
+from unmask_tf.report.soundness import attacks, checks_markdown, threats_markdown
 from unmask_tf.report.statistics import detections
 from unmask_tf.report.study import study
 from unmask_tf.report.summary import means_table, training_notes
@@ -45,6 +45,7 @@ def report_markdown(folder: Path) -> str:
         "Means over the attacked cells": _means(row_sets),
         "Table IV: accuracy of every defence": f"{tables.table4_markdown(row_sets)}\n{_images(row_sets)}",
         "Figure 4: means per class set": "![Accuracy under attack per class set](figure4.png)\n",
+        "Attacks": threats_markdown(row_sets) if attacks(row_sets) else "",
         "Checks of the attacks": checks_markdown(row_sets) if attacks(row_sets) else "",
     }
     if detections(row_sets):

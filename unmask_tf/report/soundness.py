@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from unmask_tf.attacks.checks import CHECKS, WARNINGS, few
 from unmask_tf.experiment.rows import RowSet
 from unmask_tf.report.cells import DEFENCES, attack_label, cell_rank, in_order, label, rank, setup_labels, target
-from unmask_tf.report.text import markdown
+from unmask_tf.report.text import markdown, span
 
 BETWEEN_CELLS = {
     "monotone_in_epsilon": "a smaller epsilon, or none, fools at least 0.5 points more images",
@@ -119,6 +119,22 @@ def released_finding(row_sets: Iterable[RowSet]) -> str:
         "As released: a finding about the paper's attacks, not a fault of this run. Their step of 2.0 is not scaled to "
         "[0, 1] pixels, so an iterate keeps little of the one before; `make study` compares the other presets."
     )
+
+
+def threats_markdown(row_sets: Iterable[RowSet]) -> str:
+    """How each attack was run and what it knew, from the headers."""
+    threats: dict[tuple, list[Mapping]] = {}
+    for attack, r in attacks(row_sets).items():
+        threats.setdefault(attack[2:4], []).append(r.header.threat)
+    rows = []
+    for attack in sorted(threats, key=lambda a: cell_rank(("", "", *a))):
+        given = {
+            n: [t[n] for t in threats[attack] if n in t] for n in ("preset", "step", "iterations", "restarts", "knows")
+        }
+        numbers = span(given["step"], 4), span(given["iterations"]), span(given["restarts"])
+        knows = sorted({name for names in given["knows"] for name in names})
+        rows.append([attack_label(*attack), ", ".join(sorted(set(given["preset"]))), " and ".join(knows), *numbers])
+    return markdown(["Attack", "Preset", "Knows", "Step ([0, 1] pixels)", "Iterations", "Restarts"], rows, left=3)
 
 
 def checks_markdown(row_sets: Iterable[RowSet]) -> str:

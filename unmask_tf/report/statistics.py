@@ -20,11 +20,7 @@ from unmask_tf.report.cells import CELL, cell_rank, defences_of, in_order
 def series(numbers: Mapping[tuple, float]) -> pd.Series:
     """Numbers from a dict by (model, class_set, attack, epsilon_255, defence)."""
     keys = sorted(numbers, key=cell_rank)
-    index = (
-        pd.MultiIndex.from_tuples(keys, names=[*CELL, "defence"])
-        if keys
-        else pd.MultiIndex.from_arrays([[]] * 5, names=[*CELL, "defence"])
-    )
+    index = pd.MultiIndex.from_frame(pd.DataFrame(keys, columns=[*CELL, "defence"]))
     return pd.Series([numbers[key] for key in keys], index, dtype=float)
 
 

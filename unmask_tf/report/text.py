@@ -16,8 +16,8 @@ def number(value: float | None, digits: int = 2, sign: bool = False) -> str:
     """A number with fixed decimals, or a dash where there is none."""
     if value is None or np.isnan(value):
         return MISSING
-    # Adding 0.0 turns a rounded -0.0 into 0.0.
-    return f"{round(value, digits) + 0.0:{'+' if sign else ''}.{digits}f}"
+    # NumPy's own numbers round 0.925 to 0.92. Adding 0.0 turns a rounded -0.0 into 0.0.
+    return f"{round(float(value), digits) + 0.0:{'+' if sign else ''}.{digits}f}"
 
 
 def beside(ours: float | None, paper: float | None, digits: int = 2, mark: str = "") -> str:
