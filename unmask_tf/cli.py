@@ -17,6 +17,7 @@ from unmask_tf.errors import InputError
 from unmask_tf.memory import keep_freed_memory
 
 if TYPE_CHECKING:
+    from unmask_tf.experiment.runner import Crew
     from unmask_tf.experiment.setup import Run
     from unmask_tf.experiment.step import Output, Step
 
@@ -61,20 +62,22 @@ def _prepared(options: dict[str, Any]) -> Run:
     return prepare(chosen.pop("profile"), **chosen)
 
 
-def _run(run: Run, options: dict[str, Any], steps: Sequence[Step]) -> dict[Step, Output]:
-    """Runs steps as the options say where."""
+def _crew(options: dict[str, Any]) -> Crew:
+    """Who runs the steps."""
     from unmask_tf.experiment.runner import InThisProcess, Workers
-    from unmask_tf.experiment.runner import run as run_steps
 
     if options["ray_address"]:
         from unmask_tf.experiment.ray_runner import RayCrew
 
-        crew: Any = RayCrew(options["ray_address"], options["threads"] or 1)
-    elif options["workers"] == 0:
-        crew = InThisProcess()
-    else:
-        crew = Workers(options["workers"], options["threads"])
-    return run_steps(steps, run.folder, crew=crew, plugins=_names(options["plugins"]))
+        return RayCrew(options["ray_address"], options["threads"] or 1)
+    return Workers(options["workers"], options["threads"]) if options["workers"] else InThisProcess()
+
+
+def _run(run: Run, options: dict[str, Any], steps: Sequence[Step]) -> dict[Step, Output]:
+    """Runs steps as the options say where."""
+    from unmask_tf.experiment.runner import run as run_steps
+
+    return run_steps(steps, run.folder, crew=_crew(options), plugins=_names(options["plugins"]))
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -138,15 +141,9 @@ def evaluate(**options: Any) -> None:
 
 
 def _evaluate(run: Run, options: dict[str, Any]) -> None:
-    from unmask_tf.experiment.grid import Grid
-    from unmask_tf.experiment.publish import publish, publish_k
+    from unmask_tf.experiment.publish import run_grid
 
-    grid = Grid(run)
-    answers, model_k = list(grid.answers()), grid.evaluate_k()
-    outputs = _run(run, options, [*answers, *([model_k] if model_k else [])])
-    publish(run.folder, "grid", answers, outputs)
-    if model_k is not None:
-        publish_k(run.folder, "model_k", outputs[model_k])
+    run_grid(run, _crew(options), _names(options["plugins"]))
 
 
 @cli.command("evaluate-k")
@@ -305,6 +302,16 @@ def compare(ours: Path | None, canvas: int | None, **options: Any) -> None:
     for name, step in zip(("model_k", "model_k_given"), evaluations, strict=False):
         publish_k(run.folder, name, outputs[step])
     click.echo(render(run.folder))
+
+
+@cli.command(hidden=True)
+@click.argument("folder", type=click.Path(path_type=Path))
+def tiny(folder: Path) -> None:
+    """Run the tiny grid in a folder, for `versions`."""
+    from unmask_tf.experiment.publish import run_grid
+    from unmask_tf.experiment.tiny import tiny_run
+
+    run_grid(tiny_run(folder))
 
 
 @cli.command()

@@ -1,12 +1,15 @@
-"""Collects the rows of finished steps where reports read them: results/<profile>/rows/."""
+"""Runs the grid and collects the rows of finished steps where reports read them: results/<profile>/rows/."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from unmask_tf.experiment.grid import Grid
 from unmask_tf.experiment.kinds.answer import read_rows
 from unmask_tf.experiment.rows import write_bundle
+from unmask_tf.experiment.runner import Crew, run
+from unmask_tf.experiment.setup import Run
 from unmask_tf.experiment.step import Output, Step
 from unmask_tf.files import read_json, write_json
 
@@ -25,3 +28,17 @@ def publish(folder: Path, name: str, steps: Sequence[Step], outputs: Mapping[Ste
 def publish_k(folder: Path, name: str, output: Output) -> None:
     """Writes K's evaluation as `<name>.json`."""
     write_json(folder / FOLDER / f"{name}.json", read_json(output.path))
+
+
+def run_grid(wanted: Run, crew: Crew | None = None, plugins: Sequence[str] = ()) -> None:
+    """Runs a run's grid and publishes its rows and K's evaluation.
+
+    Raises:
+        InputError: from any step.
+    """
+    grid = Grid(wanted)
+    answers, model_k = list(grid.answers()), grid.evaluate_k()
+    outputs = run([*answers, *([model_k] if model_k else [])], wanted.folder, crew=crew, plugins=plugins)
+    publish(wanted.folder, "grid", answers, outputs)
+    if model_k is not None:
+        publish_k(wanted.folder, "model_k", outputs[model_k])
