@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -35,6 +36,7 @@ class RayCrew:
         self.cpus, path = cpus, os.environ.get("PYTHONPATH", "")
         environment = {**thread_settings(cpus), "PYTHONPATH": path, "TF_CPP_MIN_LOG_LEVEL": "2"}
         try:
+            _reach(address)
             ray.init(
                 address=None if address == "local" else address,
                 runtime_env={"env_vars": environment},
@@ -42,7 +44,7 @@ class RayCrew:
                 logging_level="ERROR",
                 ignore_reinit_error=True,
             )
-        except ConnectionError as error:
+        except OSError as error:
             raise InputError(
                 f"no Ray cluster answers at '{address}' ({error}). Start one: ray start --head."
             ) from error
@@ -78,6 +80,13 @@ class RayCrew:
         finally:
             for reference in left:
                 ray.cancel(reference, force=True)
+
+
+def _reach(address: str) -> None:
+    """Finds out within seconds whether anybody listens at host:port; Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def _execute(task: Task, *after: str) -> str:
