@@ -94,6 +94,9 @@ class _GivenProposals(keras.layers.Layer):
     def call(self, inputs: list[Any]) -> Any:
         return keras.ops.convert_to_tensor(self.rois[None])
 
+    def compute_output_shape(self, input_shape: Any) -> tuple[int | None, ...]:
+        return (input_shape[0][0], *self.rois.shape)
+
 
 def training_case(name: str) -> tuple[Any, dict[str, np.ndarray]]:
     """The training graph with the reference's ROIs, without weights, and the batch that the reference was given.

@@ -5,7 +5,8 @@ import pytest
 from shapes_dataset import Shapes
 
 from unmask_tf.errors import InputError
-from unmask_tf.mrcnn.ground_truth import load_ground_truth, mirror
+from unmask_tf.mrcnn.anchors import pyramid_anchors
+from unmask_tf.mrcnn.ground_truth import load_ground_truth, mirror, place_ground_truth, training_batch, zoomed
 from unmask_tf.mrcnn.image import mold_image
 from unmask_tf.mrcnn.samples import Loaded, Passes, Ready
 
@@ -119,3 +120,22 @@ def test_an_image_without_parts_is_shown_as_a_negative(config):
     shown = [ids for epoch in range(6) for batch in source.batches(epoch) for ids in batch["input_gt_class_ids"]]
     assert len(shown) == 6 * 4
     assert 1 <= sum(not ids.any() for ids in shown) <= 6
+
+
+@pytest.mark.parametrize("zoom", [None, 2.0])
+def test_the_draws_are_those_that_trained_the_shipped_weights(zoom, parts, tiny_config):
+    """In this order: the epoch's images; in a batch, per image its part and then its mirroring; at last the anchors."""
+    config = tiny_config(RPN_TRAIN_ANCHORS_PER_IMAGE=4)  # so few that surplus ones are drawn
+    anchors = pyramid_anchors(config, config.IMAGE_SHAPE)
+    order = np.random.RandomState([100, 3]).permutation(4)
+    expected = []
+    for number in (0, 1):
+        rng, truths = np.random.RandomState([100, 3, number]), []
+        for i in order[2 * number : 2 * number + 2]:
+            image, instances = parts.load_image(i), parts.load_instances(i)
+            if zoom is not None:
+                image, *instances = zoomed(image, *instances, zoom, rng)
+            truth = place_ground_truth(image, *instances, config)
+            truths.append(mirror(truth, config) if rng.randint(2) else truth)
+        expected.append(training_batch(truths, anchors, config, rng))
+    assert same_batches(expected, list(Passes(Loaded(parts, config, "fliplr", zoom=zoom), config).batches(3)))

@@ -265,6 +265,15 @@ def test_restoring_the_generators_state_repeats_the_sample():
     assert [sample(*proposals, layer=other)[0].tolist() for _ in range(2)] == following
 
 
+def test_a_sample_is_known_by_its_number():
+    proposals = [(0, 0, 0.5, 0.5 + i / 100) for i in range(8)]
+    layer = detection_target_layer(target_config())
+    draws = [sample(*proposals, layer=layer)[0].tolist() for _ in range(4)]
+    for number in (2, 0, 3):
+        layer.sample_from(number)
+        assert sample(*proposals, layer=layer)[0].tolist() == draws[number]
+
+
 def test_all_targets_equal_a_slow_reference_on_random_images():
     rng = np.random.RandomState(0)
     batch, count, parts, config = 3, 60, 5, target_config(TRAIN_ROIS_PER_IMAGE=20, ROI_POSITIVE_RATIO=0.4)

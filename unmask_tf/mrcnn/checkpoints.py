@@ -43,7 +43,9 @@ NOTHING = Checkpoint()
 def write_checkpoint(path: str | Path, graph: keras.Model, log: list[dict[str, Any]], stage: Stage) -> None:
     """Writes the weights of a compiled graph in Matterport's layout, and the rest beside them, atomically."""
     state = {"log": np.bytes_(json.dumps(log)), "stage": np.bytes_(json.dumps(asdict(stage)))}
-    state.update({f"optimizer_{i}": np.asarray(v.value) for i, v in enumerate(graph.optimizer.variables)})
+    state.update(
+        {f"optimizer_{i}": keras.ops.convert_to_numpy(v.value) for i, v in enumerate(graph.optimizer.variables)}
+    )
     save_weights(graph, path, state)
 
 

@@ -312,4 +312,4 @@ def save_weights(model: keras.Model, path: str | Path, state: dict[str, np.ndarr
             group = file.create_group(group_name)
             group.attrs["weight_names"] = np.array([f"{name}:0".encode() for name, _ in named])
             for name, variable in named:
-                group.create_dataset(f"{name}:0", data=np.asarray(variable.value))
+                group.create_dataset(f"{name}:0", data=keras.ops.convert_to_numpy(variable.value))
