@@ -201,6 +201,46 @@ def test_the_epoch_kept_has_the_best_mean_of_benign_and_attacked_accuracy(tmp_pa
     assert not any(np.array_equal(second[0], other[0]) for other in (first, third))
 
 
+def fake_accuracies(monkeypatch, values):
+    """Validation accuracies: benign, attacked; epoch by epoch."""
+    given = iter(values)
+    monkeypatch.setattr("unmask_tf.classifiers.train.accuracy", lambda *_: next(given))
+
+
+PATIENT = dataclasses.replace(GENTLE, epochs=8, patience=2)
+DATA = bright_and_dark(16, 0), bright_and_dark(4, 1)
+# The score (their mean) rises in epochs 1 and 2, the attacked accuracy also in epoch 3; epochs 4 and 5 bring no gain.
+CONVERGING = [0.9, 0.2, 0.9, 0.3, 0.7, 0.4, 0.7, 0.4, 0.8, 0.3]
+
+
+def test_training_ends_when_neither_the_score_nor_the_attacked_accuracy_rises(tmp_path, monkeypatch):
+    fake_accuracies(monkeypatch, CONVERGING)
+    shares = []
+    history = adversarial_train(small_model(), *DATA, CLASSIFIER, PATIENT, tmp_path, progress=shares.append)
+    assert [row["score"] for row in history] == pytest.approx([0.55, 0.6, 0.55, 0.55, 0.55])
+    assert [row.get("stopped") for row in history] == [None] * 4 + ["converged"]
+    assert shares[-2:] == pytest.approx([5 / 8, 1.0])
+
+
+def test_without_patience_and_while_it_gains_all_epochs_are_run(tmp_path, monkeypatch):
+    fake_accuracies(monkeypatch, [*CONVERGING, *[0.1] * 6])
+    unlimited = dataclasses.replace(PATIENT, patience=None)
+    history = adversarial_train(small_model(), *DATA, CLASSIFIER, unlimited, tmp_path / "a")
+    assert [row.get("stopped") for row in history] == [None] * 7 + ["epochs"]
+    fake_accuracies(monkeypatch, [0.1 * step for step in range(1, 7)])
+    gaining = dataclasses.replace(PATIENT, epochs=3, patience=1)
+    history = adversarial_train(small_model(), *DATA, CLASSIFIER, gaining, tmp_path / "b")
+    assert [row.get("stopped") for row in history] == [None, None, "epochs"]
+
+
+def test_a_training_that_has_converged_is_not_taken_up_again(tmp_path, monkeypatch):
+    fake_accuracies(monkeypatch, CONVERGING)
+    history = adversarial_train(small_model(), *DATA, CLASSIFIER, PATIENT, tmp_path)
+    model = small_model()
+    monkeypatch.setattr(adversarial_training, "attack", None)  # any attack would fail
+    assert adversarial_train(model, *DATA, CLASSIFIER, PATIENT, tmp_path) == history
+
+
 def test_each_epoch_and_each_batch_are_reported(tmp_path):
     rows, shares = [], []
     history = adversarial_train(

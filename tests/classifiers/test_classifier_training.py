@@ -373,11 +373,12 @@ def test_images_and_settings_that_do_not_fit_are_refused(tmp_path):
         (good, three, {}, r"validation images have 3 classes \(a, b, c\), but toy has 2 outputs"),
         (empty, good, {}, "no training images"),
         (good, good, {"epochs": 0}, r"epochs \(0\)"),
+        (good, good, {"patience": 0}, "patience must be at least 1 epoch"),
         (good, good, {"learning_rate": -1.0}, "positive number, received -1.0"),
         (good, good, {"schedule": "linear"}, "schedule 'linear'"),
         (good, good, {"config": replace(CONFIG, optimizer="lion")}, "optimizer 'lion'"),
     ):
         config = arguments.pop("config", CONFIG)
-        with pytest.raises(InputError, match=message):
+        with pytest.raises((InputError, ValueError), match=message):
             train_classifier(toy_model(), train, val, config, tmp_path, **arguments)
     assert not list(tmp_path.iterdir())

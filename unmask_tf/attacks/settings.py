@@ -15,7 +15,9 @@ class AdversarialTrainingConfig:
         epsilon_255: Linf budget in units of 1/255.
         step: step size in pixel units of [0, 1]; the released code used 2.0.
         iterations: PGD iterations per batch.
-        epochs: epochs of adversarial training.
+        epochs: epochs of adversarial training, at most.
+        patience: epochs in a row without gain after which it stops: neither the accuracy on attacked validation images
+            nor its mean with the benign accuracy was the best so far. None: it runs all epochs, as released.
         from_benign: start from the benignly trained M instead of its initial weights.
         learning_rate: of the SGD that trains on the attacked batches.
     """
@@ -24,6 +26,7 @@ class AdversarialTrainingConfig:
     step: float = 2.0
     iterations: int = 7
     epochs: int = 30
+    patience: int | None = None
     from_benign: bool = False
     learning_rate: float = 1e-3
 
@@ -39,7 +42,7 @@ RECIPES: dict[str, AdversarialTrainingConfig] = {
 def with_recipe(
     settings: AdversarialTrainingConfig, recipe: str, epsilon_255: float | None = None
 ) -> AdversarialTrainingConfig:
-    """A profile's adversarial training with the attack of a recipe; epochs, start and learning rate stay.
+    """A profile's adversarial training with the attack of a recipe; epochs, patience, start and rate stay.
 
     Args:
         settings: the profile's.

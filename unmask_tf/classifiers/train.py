@@ -63,6 +63,7 @@ def train_classifier(
     *,
     perturb: Callable[[keras.Model], Perturbation] | None = None,
     epochs: int | None = None,
+    patience: int | None = None,
     learning_rate: float | None = None,
     schedule: str | None = None,
     describe: str = "",
@@ -87,26 +88,31 @@ def train_classifier(
             time of the call and be deterministic. The score of an epoch is then the mean of benign and attacked
             validation accuracy, without `perturb` the benign accuracy.
         epochs, learning_rate, schedule: instead of the config's.
+        patience: end after so many epochs in a row in which neither the score nor, with `perturb`, the attacked
+            validation accuracy was higher than ever before; None: run all epochs.
         describe: distinguishes trainings that differ in `perturb`; its first words stand in the progress bar.
         on_epoch: called with the records so far after each epoch, once its checkpoint is on the disk.
         progress: called with the share of all batches that is done, after each batch.
 
     Returns:
         One record per epoch: `epoch` (from 1), `loss` (mean over the batches), `val_accuracy`, with `perturb` also
-        `val_attacked_accuracy`, and `score`. Ties of the score go to the earlier epoch.
+        `val_attacked_accuracy`, and `score`; in the last one also `stopped`, "converged" where patience ended the
+        training, else "epochs". Ties of the score go to the earlier epoch.
 
     Raises:
-        InputError: settings, images and model do not fit each other, or the loss is not finite.
+        ValueError: settings, images and model do not fit each other.
+        InputError: there are no images, or the loss is not finite.
     """
     epochs = config.epochs if epochs is None else epochs
     rate = config.learning_rate if learning_rate is None else learning_rate
     schedule = config.schedule if schedule is None else schedule
-    _check(model, train, val, config, epochs, rate, schedule)
+    _check(model, train, val, config, epochs, patience, rate, schedule)
     workdir = Path(workdir)
     _make_deterministic(config.seed)
     settings = {
         "config": asdict(config),
         "epochs": epochs,
+        "patience": patience,
         "learning_rate": rate,
         "schedule": schedule,
         "describe": describe,
@@ -131,11 +137,12 @@ def train_classifier(
         assign(model.variables, state.model)
         assign(optimizer.variables, state.optimizer)
 
-    attack = perturb(model) if perturb is not None and len(history) < epochs else None
+    finished = bool(history) and "stopped" in history[-1]
+    attack = perturb(model) if perturb is not None and not finished else None
     steps = _steps(len(train), config.batch_size)
     label = " ".join([model.name, *describe.split("{")[0].split()])
     with tqdm(total=epochs * steps, initial=len(history) * steps, desc=label, unit="batch", mininterval=1.0) as bar:
-        for epoch in range(len(history), epochs):
+        for epoch in range(len(history), len(history) if finished else epochs):
             losses = []
             for batch, (images, labels) in enumerate(_batches(train, config, epoch)):
                 if schedule == "cosine":
@@ -150,6 +157,10 @@ def train_classifier(
                     progress((epoch * steps + batch + 1) / (epochs * steps))
             record = {"epoch": epoch + 1, "loss": float(np.mean(losses)), **_validate(model, val, config, attack)}
             history.append(record)
+            if _converged(history, patience):
+                record["stopped"] = "converged"
+            elif epoch + 1 == epochs:
+                record["stopped"] = "epochs"
             present = [np.array(keras.ops.convert_to_numpy(value)) for value in model.variables]
             if record["score"] > best_score:
                 best, best_score = present, record["score"]
@@ -158,6 +169,10 @@ def train_classifier(
             bar.set_postfix(loss=f"{record['loss']:.3f}", val=f"{record['score']:.3f}")
             if on_epoch is not None:
                 on_epoch(list(history))
+            if "stopped" in record:
+                if progress is not None and epoch + 1 < epochs:
+                    progress(1.0)
+                break
     assign(model.variables, best)
     return history
 
@@ -245,6 +260,18 @@ def _validate(model, val: ImageSet, config: ClassifierConfig, attack: Perturbati
     return {"val_accuracy": benign, "val_attacked_accuracy": robust, "score": (benign + robust) / 2.0}
 
 
+def _converged(history: list[dict[str, Any]], patience: int | None) -> bool:
+    """Whether the last `patience` epochs brought no gain; see `train_classifier`."""
+    best: dict[str, float] = {}
+    without_gain = 0
+    for record in history:
+        values = {name: record[name] for name in ("score", "val_attacked_accuracy") if name in record}
+        gained = any(value > best.get(name, -math.inf) for name, value in values.items())
+        without_gain = 0 if gained else without_gain + 1
+        best = {name: max(value, best.get(name, -math.inf)) for name, value in values.items()}
+    return patience is not None and without_gain >= patience
+
+
 def _freeze_batch_norm(model: keras.Model) -> None:
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
@@ -261,25 +288,36 @@ def _make_deterministic(seed: int) -> None:
         tf.config.experimental.enable_op_determinism()
 
 
-def _check(model, train: ImageSet, val: ImageSet, config: ClassifierConfig, epochs: int, rate: float, schedule: str):
+def _check(
+    model: keras.Model,
+    train: ImageSet,
+    val: ImageSet,
+    config: ClassifierConfig,
+    epochs: int,
+    patience: int | None,
+    rate: float,
+    schedule: str,
+) -> None:
     if epochs < 1 or config.batch_size < 1:
-        raise InputError(f"epochs ({epochs}) and batch_size ({config.batch_size}) must be at least 1.")
+        raise ValueError(f"epochs ({epochs}) and batch_size ({config.batch_size}) must be at least 1.")
+    if patience is not None and patience < 1:
+        raise ValueError(f"patience must be at least 1 epoch, or None, received {patience}.")
     if not (math.isfinite(rate) and rate > 0):
-        raise InputError(f"the learning rate must be a positive number, received {rate}.")
+        raise ValueError(f"the learning rate must be a positive number, received {rate}.")
     if schedule not in ("constant", "cosine"):
-        raise InputError(f"unknown learning-rate schedule '{schedule}'. Choose 'constant' or 'cosine'.")
+        raise ValueError(f"unknown learning-rate schedule '{schedule}'. Choose 'constant' or 'cosine'.")
     if config.optimizer not in ("sgd", "adam"):
-        raise InputError(f"unknown optimizer '{config.optimizer}'. Choose 'sgd' or 'adam'.")
+        raise ValueError(f"unknown optimizer '{config.optimizer}'. Choose 'sgd' or 'adam'.")
     for name, images in (("training", train), ("validation", val)):
         if len(images) == 0:
             raise InputError(f"there are no {name} images. Check the data folder.")
         if images.images.shape[1:] != tuple(model.input_shape[1:]):
-            raise InputError(
+            raise ValueError(
                 f"the {name} images are {images.images.shape[1:]}, but {model.name} expects "
                 f"{tuple(model.input_shape[1:])}. Load them with the model's input_size."
             )
         if len(images.classes) != model.output_shape[-1]:
-            raise InputError(
+            raise ValueError(
                 f"the {name} images have {len(images.classes)} classes ({', '.join(images.classes)}), but {model.name} "
                 f"has {model.output_shape[-1]} outputs. Build the model for as many classes."
             )
