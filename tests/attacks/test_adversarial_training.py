@@ -124,7 +124,8 @@ def test_the_random_start_depends_on_seed_batch_and_weights_alone():
     assert not np.array_equal(first, start())
 
 
-def test_training_runs_the_configured_attack_and_learns(tmp_path, monkeypatch):
+@pytest.mark.parametrize("trainer", ["keras", "torch"])
+def test_training_runs_the_configured_attack_and_learns(tmp_path, monkeypatch, trainer):
     threats = []
     original = adversarial_training.attack
 
@@ -135,7 +136,12 @@ def test_training_runs_the_configured_attack_and_learns(tmp_path, monkeypatch):
     monkeypatch.setattr(adversarial_training, "attack", watched)
     config = dataclasses.replace(GENTLE, epochs=6)
     history = adversarial_train(
-        small_model(), bright_and_dark(32, 0), bright_and_dark(16, 1), CLASSIFIER, config, tmp_path
+        small_model(),
+        bright_and_dark(32, 0),
+        bright_and_dark(16, 1),
+        dataclasses.replace(CLASSIFIER, trainer=trainer),
+        config,
+        tmp_path,
     )
     assert len(history) == 6
     assert history[-1]["loss"] < history[0]["loss"]
@@ -253,18 +259,18 @@ def test_each_epoch_and_each_batch_are_reported(tmp_path):
     assert shares == pytest.approx([1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6, 1])
 
 
-def start(workdir, file, moment):
+def start(workdir, file, moment, trainer):
     """Starts killed_training.py, in a process of its own as every user's training is."""
     here = Path(__file__).parent
     environment = {**os.environ, "PYTHONPATH": str(here.parents[1])}
-    command = [sys.executable, here / "killed_training.py", workdir, file, moment]
+    command = [sys.executable, here / "killed_training.py", workdir, file, moment, trainer]
     return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def kill_when_paused(workdir, moment):
+def kill_when_paused(workdir, moment, trainer):
     """Runs killed_training.py until it pauses, and kills it with SIGKILL."""
     paused = workdir.parent / f"paused-{moment}"
-    process = start(workdir, paused, moment)
+    process = start(workdir, paused, moment, trainer)
     patience = time.monotonic() + 600
     try:
         while not paused.exists():
@@ -276,19 +282,20 @@ def kill_when_paused(workdir, moment):
     assert process.wait() == -signal.SIGKILL
 
 
-def outcome(workdir):
+def outcome(workdir, trainer):
     """What killed_training.py leaves when it is not killed."""
     file = workdir.parent / f"{workdir.name}.npz"
-    assert start(workdir, file, "never").wait() == 0
+    assert start(workdir, file, "never", trainer).wait() == 0
     with np.load(file) as arrays:
         return dict(arrays)
 
 
-def test_a_training_killed_between_epochs_and_within_one_resumes_to_bit_equal_weights(tmp_path):
-    whole = outcome(tmp_path / "whole")
-    kill_when_paused(tmp_path / "killed", "between")
-    kill_when_paused(tmp_path / "killed", "batch")
-    resumed = outcome(tmp_path / "killed")
+@pytest.mark.parametrize("trainer", ["keras", "torch"])
+def test_a_training_killed_between_epochs_and_within_one_resumes_to_bit_equal_weights(tmp_path, trainer):
+    whole = outcome(tmp_path / "whole", trainer)
+    kill_when_paused(tmp_path / "killed", "between", trainer)
+    kill_when_paused(tmp_path / "killed", "batch", trainer)
+    resumed = outcome(tmp_path / "killed", trainer)
     assert (whole.pop("attacks"), resumed.pop("attacks")) == (3 * 3, 2 * 3), "the first epoch was trained again"
     assert set(resumed) == set(whole) and len(whole) > 2
     assert all(np.array_equal(resumed[name], whole[name]) for name in whole)

@@ -12,6 +12,8 @@ class ClassifierConfig:
     Attributes:
         input_size: side of M's square input, pixels.
         weights: `imagenet`, `random`, or the path of a Keras weights file.
+        trainer: what makes the steps, equal up to rounding: `keras`, or `torch` on M's copy. On a CPU torch is the
+            faster, since it does not trace the network first; the copy makes no use of an accelerator.
         optimizer: `sgd` (with momentum, as released) or `adam` (AdamW).
         schedule: of the learning rate: `constant` (as released), or `cosine` (a linear rise over the first tenth, then
             half a cosine to zero).
@@ -24,6 +26,7 @@ class ClassifierConfig:
     weights: str = "imagenet"
     epochs: int = 30
     batch_size: int = 32
+    trainer: str = "keras"
     optimizer: str = "sgd"
     schedule: str = "constant"
     learning_rate: float = 1e-3

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from unmask_tf.classifiers.checkpoint import TrainingState, assign, fingerprint, read_checkpoint, write_checkpoint
 from unmask_tf.classifiers.settings import ClassifierConfig
+from unmask_tf.classifiers.steps import KerasSteps, Steps
 from unmask_tf.data.class_images import ImageSet
 from unmask_tf.errors import InputError
 
@@ -25,33 +26,6 @@ Perturbation = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """(images float32 (N, S, S, 3) in [0, 1], labels int64 (N,)) -> attacked images, same shape and range."""
 
 _SHUFFLE, _FLIP = 0, 1  # so that the two kinds of random choice never share a stream
-
-
-@keras.saving.register_keras_serializable(package="unmask_tf")
-class CoupledSGD(keras.optimizers.SGD):
-    """SGD as PyTorch has it: g += decay * w; v = momentum * v + g; w -= rate * v.
-
-    Keras' own `weight_decay` shrinks the weights beside the momentum (decoupled), and its velocity holds the learning
-    rate of the step it came from. The decay takes in all trainable weights, biases and normalisation included, as in
-    the released code.
-    """
-
-    def __init__(self, learning_rate: float, momentum: float, l2: float, **arguments: Any) -> None:
-        super().__init__(learning_rate=learning_rate, momentum=momentum, **arguments)
-        self.l2 = l2
-
-    def update_step(self, gradient, variable, learning_rate):
-        ops = keras.ops
-        gradient = ops.cast(gradient, variable.dtype) + self.l2 * ops.convert_to_tensor(variable)
-        if self.momentum:
-            velocity = self.momentums[self._get_variable_index(variable)]
-            gradient = self.momentum * ops.convert_to_tensor(velocity) + gradient
-            self.assign(velocity, gradient)
-        self.assign_sub(variable, ops.cast(learning_rate, variable.dtype) * gradient)
-
-    def get_config(self) -> dict[str, Any]:
-        config = super().get_config()
-        return {name: config[name] for name in ("name", "learning_rate", "momentum")} | {"l2": self.l2}
 
 
 def train_classifier(
@@ -124,10 +98,6 @@ def train_classifier(
 
     if config.freeze_batch_norm:
         _freeze_batch_norm(model)
-    optimizer = _optimizer(config, rate)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(optimizer=optimizer, loss=loss, jit_compile="auto")
-    optimizer.build(model.trainable_variables)
     state = read_checkpoint(workdir, training)
     history: list[dict[str, Any]] = []
     best: list[np.ndarray] = []
@@ -135,10 +105,12 @@ def train_classifier(
     if state is not None:
         history, best, best_score = state.history, state.best, state.best_score
         assign(model.variables, state.model)
-        assign(optimizer.variables, state.optimizer)
 
     finished = bool(history) and "stopped" in history[-1]
     attack = perturb(model) if perturb is not None and not finished else None
+    trainer = _make_steps(model, config, rate)
+    if state is not None:
+        trainer.restore(state.optimizer)
     steps = _steps(len(train), config.batch_size)
     label = " ".join([model.name, *describe.split("{")[0].split()])
     with tqdm(total=epochs * steps, initial=len(history) * steps, desc=label, unit="batch", mininterval=1.0) as bar:
@@ -147,14 +119,16 @@ def train_classifier(
             for batch, (images, labels) in enumerate(_batches(train, config, epoch)):
                 if schedule == "cosine":
                     done = (epoch * steps + batch) / (epochs * steps)
-                    optimizer.learning_rate = rate * _cosine(done, 1 / (epochs * steps))
+                    trainer.learning_rate = rate * _cosine(done, 1 / (epochs * steps))
                 if attack is not None:
+                    trainer.update_model()
                     images = np.asarray(attack(images, labels), np.float32)
-                losses.append(_step(model, images, labels, f"epoch {epoch + 1}, batch {batch + 1}"))
+                losses.append(_step(trainer, images, labels, f"epoch {epoch + 1}, batch {batch + 1}"))
                 bar.set_postfix(loss=f"{np.mean(losses):.3f}", refresh=False)
                 bar.update()
                 if progress is not None:
                     progress((epoch * steps + batch + 1) / (epochs * steps))
+            trainer.update_model()
             record = {"epoch": epoch + 1, "loss": float(np.mean(losses)), **_validate(model, val, config, attack)}
             history.append(record)
             if _converged(history, patience):
@@ -164,8 +138,7 @@ def train_classifier(
             present = [np.array(keras.ops.convert_to_numpy(value)) for value in model.variables]
             if record["score"] > best_score:
                 best, best_score = present, record["score"]
-            values = [np.array(keras.ops.convert_to_numpy(value)) for value in optimizer.variables]
-            write_checkpoint(workdir, TrainingState(history, present, values, best, best_score), training)
+            write_checkpoint(workdir, TrainingState(history, present, trainer.state(), best, best_score), training)
             bar.set_postfix(loss=f"{record['loss']:.3f}", val=f"{record['score']:.3f}")
             if on_epoch is not None:
                 on_epoch(list(history))
@@ -207,10 +180,12 @@ def as_pixels(images: np.ndarray) -> np.ndarray:
     return images.astype(np.float32) / np.float32(255.0) if images.dtype == np.uint8 else images.astype(np.float32)
 
 
-def _optimizer(config: ClassifierConfig, rate: float) -> keras.optimizers.Optimizer:
-    if config.optimizer == "adam":
-        return keras.optimizers.AdamW(rate, weight_decay=config.weight_decay)
-    return CoupledSGD(rate, config.momentum, config.weight_decay)
+def _make_steps(model: keras.Model, config: ClassifierConfig, rate: float) -> Steps:
+    if config.trainer == "torch":
+        from unmask_tf.classifiers.torch_steps import TorchSteps
+
+        return TorchSteps(model, config, rate)
+    return KerasSteps(model, config, rate)
 
 
 def _cosine(done: float, step: float) -> float:
@@ -218,13 +193,12 @@ def _cosine(done: float, step: float) -> float:
     return min(1.0, (done + step) / 0.1) * 0.5 * (1.0 + math.cos(math.pi * done))
 
 
-def _step(model: keras.Model, images: np.ndarray, labels: np.ndarray, where: str) -> float:
-    model.reset_metrics()  # else some Keras releases return the mean since compilation
-    loss = float(model.train_on_batch(images, labels))
+def _step(steps: Steps, images: np.ndarray, labels: np.ndarray, where: str) -> float:
+    loss = steps.step(images, labels)
     if not math.isfinite(loss):
         raise InputError(
-            f"the loss of {model.name} is {loss} at {where}. Lower the learning rate (received "
-            f"{float(model.optimizer.learning_rate):g}), or check the initial weights."
+            f"the loss of {steps.model.name} is {loss} at {where}. Lower the learning rate (received "
+            f"{steps.learning_rate:g}), or check the initial weights."
         )
     return loss
 
@@ -306,6 +280,8 @@ def _check(
         raise ValueError(f"the learning rate must be a positive number, received {rate}.")
     if schedule not in ("constant", "cosine"):
         raise ValueError(f"unknown learning-rate schedule '{schedule}'. Choose 'constant' or 'cosine'.")
+    if config.trainer not in ("keras", "torch"):
+        raise ValueError(f"unknown trainer '{config.trainer}'. Choose 'keras' or 'torch'.")
     if config.optimizer not in ("sgd", "adam"):
         raise ValueError(f"unknown optimizer '{config.optimizer}'. Choose 'sgd' or 'adam'.")
     for name, images in (("training", train), ("validation", val)):
