@@ -82,13 +82,15 @@ class TorchSteps:
 @contextmanager
 def _deterministic(seed: int, step: int) -> Iterator[None]:
     """Deterministic kernels, and random numbers that depend on seed and step; both are left as they were."""
-    before = torch.are_deterministic_algorithms_enabled()
+    before = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(
             int.from_bytes(hashlib.sha256(f"{seed} {step}".encode()).digest()[:7], "big")
         )
         torch.use_deterministic_algorithms(True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # a seventh of a step, to find faults in torch
         try:
             yield
         finally:
-            torch.use_deterministic_algorithms(before)
+            torch.use_deterministic_algorithms(before[0])
+            torch.utils.deterministic.fill_uninitialized_memory = before[1]
