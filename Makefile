@@ -16,6 +16,7 @@ ARCHITECTURES ?=
 ATTACKS       ?=
 DEFENCES      ?=
 EXTRACTOR     ?=
+AT_EPOCHS     ?=
 
 # A python3.11 that only a version manager's shim claims to have must not be chosen, so each candidate is tried out.
 PYTHON ?= $(shell for p in python3.11 python3 python3.13 python3.12 python3.10 python; do \
@@ -57,7 +58,8 @@ RUN    = --profile '$(PROFILE)' $(if $(DATA),--data '$(DATA)') $(if $(LIMIT),--l
 	$(if $(K_WEIGHTS),--k-weights '$(K_WEIGHTS)') $(if $(WORKERS),--workers '$(WORKERS)') $(if $(RAY),--ray '$(RAY)') \
 	$(if $(PLUGINS),--plugins '$(PLUGINS)') $(if $(CLASS_SETS),--class-sets '$(CLASS_SETS)') \
 	$(if $(ARCHITECTURES),--architectures '$(ARCHITECTURES)') $(if $(ATTACKS),--attacks '$(ATTACKS)') \
-	$(if $(DEFENCES),--defences '$(DEFENCES)') $(if $(EXTRACTOR),--extractor '$(EXTRACTOR)') $(EXTRA)
+	$(if $(DEFENCES),--defences '$(DEFENCES)') $(if $(EXTRACTOR),--extractor '$(EXTRACTOR)') \
+	$(if $(AT_EPOCHS),--at-epochs '$(AT_EPOCHS)') $(EXTRA)
 
 # Tests that need what this machine lacks are left out; EXTRA="-m slow" replaces the choice.
 HAVE_GPU = $(shell nvidia-smi -L 2>/dev/null | head -n 1)

@@ -32,6 +32,7 @@ _OPTIONS = (
     click.option("--attacks", default="", help="Such as pgd_linf,mia_l2; default: the profile's."),
     click.option("--defences", default="", help="Such as none,at,um; default: the profile's."),
     click.option("--extractor", help="The part extractor; default: the profile's."),
+    click.option("--at-epochs", type=int, help="At most this many epochs of adversarial training; default: profile's."),
     click.option("--plugins", default="", help="Your modules, imported first, which add entries to the tables."),
     click.option("--workers", type=int, default=1, show_default=True, help="Worker processes."),
     click.option("--threads", type=int, help="Threads of each worker; default: the cores shared out."),
@@ -194,9 +195,8 @@ def train_k(**options: Any) -> None:
 @_run_options
 @click.option("--recipe", type=click.Choice(sorted(RECIPES)), default="released", show_default=True, help="Whose step.")
 @click.option("--epsilons", default="1,2,4,6,8,16", show_default=True, help="Budgets to compare, in 1/255.")
-@click.option("--epochs", type=int, help="Epochs of each training, at most; default: the profile's.")
 @click.option("--images", type=int, help="At most this many validation images to attack; default: 60 if embedded.")
-def adversarial_training(recipe: str, epsilons: str, epochs: int | None, images: int | None, **options: Any) -> None:
+def adversarial_training(recipe: str, epsilons: str, images: int | None, **options: Any) -> None:
     """Line search over adversarial training's epsilon, on validation images: Figures 2 and 3."""
     from unmask_tf.experiment.line_search import line_search
     from unmask_tf.experiment.publish import publish
@@ -208,7 +208,7 @@ def adversarial_training(recipe: str, epsilons: str, epochs: int | None, images:
         budgets = [float(name) for name in _names(epsilons)]
     except ValueError as error:
         raise InputError(f"the epsilons to compare are '{epsilons}'. Give numbers, such as 1,2,4.") from error
-    steps = line_search(run, recipe, budgets, epochs, images)
+    steps = line_search(run, recipe, budgets, images)
     publish(run.folder, f"line_search_{recipe}", steps, _run(run, options, steps))
     _tell("adversarial-training", [*write_line_search(run.folder), *write_figures(run.folder)])
 

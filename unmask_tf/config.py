@@ -97,8 +97,9 @@ _MINI = Profile(
         optimizer="adam",
         schedule="cosine",
         mirror=False,  # a mirrored texture is not the class's own
+        trainer="torch",
     ),
-    adversarial_training=AdversarialTrainingConfig(epochs=1, from_benign=True, learning_rate=3e-4),
+    adversarial_training=AdversarialTrainingConfig(epochs=1, patience=3, from_benign=True, learning_rate=3e-4),
     part_detector=PartDetectorConfig(preset="mini", weights="unmask_k_mini.h5"),
 )
 
@@ -117,8 +118,9 @@ PROFILES: dict[str, Profile] = {
             schedule="cosine",
             learning_rate=1e-4,
             freeze_batch_norm=True,
+            trainer="torch",
         ),
-        adversarial_training=AdversarialTrainingConfig(epochs=1, from_benign=True, learning_rate=5e-5),
+        adversarial_training=AdversarialTrainingConfig(epochs=1, patience=3, from_benign=True, learning_rate=5e-5),
         part_detector=PartDetectorConfig(
             preset="photos", weights="unmask_k_photos.h5", initial="mobilenet_v2_imagenet.weights.h5"
         ),

@@ -123,7 +123,8 @@ def test_the_random_start_depends_on_seed_batch_and_weights_alone():
     assert not np.array_equal(first, start())
 
 
-def test_training_runs_the_configured_attack_and_learns(tmp_path, monkeypatch):
+@pytest.mark.parametrize("trainer", ["keras", "torch"])
+def test_training_runs_the_configured_attack_and_learns(tmp_path, monkeypatch, trainer):
     threats = []
     original = adversarial_training.attack
 
@@ -134,7 +135,12 @@ def test_training_runs_the_configured_attack_and_learns(tmp_path, monkeypatch):
     monkeypatch.setattr(adversarial_training, "attack", watched)
     config = dataclasses.replace(GENTLE, epochs=6)
     history = adversarial_train(
-        small_model(), bright_and_dark(32, 0), bright_and_dark(16, 1), CLASSIFIER, config, tmp_path
+        small_model(),
+        bright_and_dark(32, 0),
+        bright_and_dark(16, 1),
+        dataclasses.replace(CLASSIFIER, trainer=trainer),
+        config,
+        tmp_path,
     )
     assert len(history) == 6
     assert history[-1]["loss"] < history[0]["loss"]
@@ -200,6 +206,46 @@ def test_the_epoch_kept_has_the_best_mean_of_benign_and_attacked_accuracy(tmp_pa
     assert not any(np.array_equal(second[0], other[0]) for other in (first, third))
 
 
+def fake_accuracies(monkeypatch, values):
+    """Validation accuracies: benign, attacked; epoch by epoch."""
+    given = iter(values)
+    monkeypatch.setattr("unmask_tf.classifiers.train.accuracy", lambda *_: next(given))
+
+
+PATIENT = dataclasses.replace(GENTLE, epochs=8, patience=2)
+DATA = bright_and_dark(16, 0), bright_and_dark(4, 1)
+# The score (their mean) rises in epochs 1 and 2, the attacked accuracy also in epoch 3; epochs 4 and 5 bring no gain.
+CONVERGING = [0.9, 0.2, 0.9, 0.3, 0.7, 0.4, 0.7, 0.4, 0.8, 0.3]
+
+
+def test_training_ends_when_neither_the_score_nor_the_attacked_accuracy_rises(tmp_path, monkeypatch):
+    fake_accuracies(monkeypatch, CONVERGING)
+    shares = []
+    history = adversarial_train(small_model(), *DATA, CLASSIFIER, PATIENT, tmp_path, progress=shares.append)
+    assert [row["score"] for row in history] == pytest.approx([0.55, 0.6, 0.55, 0.55, 0.55])
+    assert [row.get("stopped") for row in history] == [None] * 4 + ["converged"]
+    assert shares[-2:] == pytest.approx([5 / 8, 1.0])
+
+
+def test_without_patience_and_while_it_gains_all_epochs_are_run(tmp_path, monkeypatch):
+    fake_accuracies(monkeypatch, [*CONVERGING, *[0.1] * 6])
+    unlimited = dataclasses.replace(PATIENT, patience=None)
+    history = adversarial_train(small_model(), *DATA, CLASSIFIER, unlimited, tmp_path / "a")
+    assert [row.get("stopped") for row in history] == [None] * 7 + ["epochs"]
+    fake_accuracies(monkeypatch, [0.1 * step for step in range(1, 7)])
+    gaining = dataclasses.replace(PATIENT, epochs=3, patience=1)
+    history = adversarial_train(small_model(), *DATA, CLASSIFIER, gaining, tmp_path / "b")
+    assert [row.get("stopped") for row in history] == [None, None, "epochs"]
+
+
+def test_a_training_that_has_converged_is_not_taken_up_again(tmp_path, monkeypatch):
+    fake_accuracies(monkeypatch, CONVERGING)
+    history = adversarial_train(small_model(), *DATA, CLASSIFIER, PATIENT, tmp_path)
+    model = small_model()
+    monkeypatch.setattr(adversarial_training, "attack", None)  # any attack would fail
+    assert adversarial_train(model, *DATA, CLASSIFIER, PATIENT, tmp_path) == history
+
+
 def test_each_epoch_and_each_batch_are_reported(tmp_path):
     rows, shares = [], []
     history = adversarial_train(
@@ -212,18 +258,18 @@ def test_each_epoch_and_each_batch_are_reported(tmp_path):
     assert shares == pytest.approx([1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6, 1])
 
 
-def start(workdir, file, moment):
+def start(workdir, file, moment, trainer):
     """Starts killed_training.py, in a process of its own as every user's training is."""
     here = Path(__file__).parent
     environment = {**os.environ, "PYTHONPATH": str(here.parents[1])}
-    command = [sys.executable, here / "killed_training.py", workdir, file, moment]
+    command = [sys.executable, here / "killed_training.py", workdir, file, moment, trainer]
     return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def kill_when_paused(workdir, moment):
+def kill_when_paused(workdir, moment, trainer):
     """Runs killed_training.py until it pauses, and kills it with SIGKILL."""
     paused = workdir.parent / f"paused-{moment}"
-    process = start(workdir, paused, moment)
+    process = start(workdir, paused, moment, trainer)
     patience = time.monotonic() + 600
     try:
         while not paused.exists():
@@ -235,19 +281,20 @@ def kill_when_paused(workdir, moment):
     assert process.wait() == -signal.SIGKILL
 
 
-def outcome(workdir):
+def outcome(workdir, trainer):
     """What killed_training.py leaves when it is not killed."""
     file = workdir.parent / f"{workdir.name}.npz"
-    assert start(workdir, file, "never").wait() == 0
+    assert start(workdir, file, "never", trainer).wait() == 0
     with np.load(file) as arrays:
         return dict(arrays)
 
 
-def test_a_training_killed_between_epochs_and_within_one_resumes_to_bit_equal_weights(tmp_path):
-    whole = outcome(tmp_path / "whole")
-    kill_when_paused(tmp_path / "killed", "between")
-    kill_when_paused(tmp_path / "killed", "batch")
-    resumed = outcome(tmp_path / "killed")
+@pytest.mark.parametrize("trainer", ["keras", "torch"])
+def test_a_training_killed_between_epochs_and_within_one_resumes_to_bit_equal_weights(tmp_path, trainer):
+    whole = outcome(tmp_path / "whole", trainer)
+    kill_when_paused(tmp_path / "killed", "between", trainer)
+    kill_when_paused(tmp_path / "killed", "batch", trainer)
+    resumed = outcome(tmp_path / "killed", trainer)
     assert (whole.pop("attacks"), resumed.pop("attacks")) == (3 * 3, 2 * 3), "the first epoch was trained again"
     assert set(resumed) == set(whole) and len(whole) > 2
     assert all(np.array_equal(resumed[name], whole[name]) for name in whole)

@@ -7,7 +7,8 @@ from collections import Counter
 
 import pytest
 from conftest import smaller
-from test_runner import PLUGINS, STEPS, kinds, rows_of, undisturbed  # noqa: F401
+from test_runner import PLUGINS, STEPS, kinds, rows_of
+from test_runner import undisturbed as undisturbed
 
 from unmask_tf.errors import InputError
 from unmask_tf.experiment.publish import run_grid
@@ -28,7 +29,7 @@ def cluster(home, monkeypatch):
     made.shutdown()
 
 
-def test_ray_gives_the_rows_of_the_serial_run_and_runs_each_step_once(make_run, cluster, computed, undisturbed):  # noqa: F811
+def test_ray_gives_the_rows_of_the_serial_run_and_runs_each_step_once(make_run, cluster, computed, undisturbed):
     run = smaller(make_run())
     run_grid(run, RayCrew(cluster[0].address), PLUGINS)
     assert rows_of(run.folder) == undisturbed

@@ -82,11 +82,16 @@ def adversarial_train(
 ) -> list[dict]:
     """Trains M on attacked batches (Equation 4) and keeps its best epoch on benign and attacked validation images.
 
+    The epoch kept is the one with the best mean of both accuracies. With `at_config.patience` the training ends once
+    neither that mean nor the attacked accuracy has risen for so many epochs: the attacked accuracy alone could be lost
+    for good while the mean still gains by the benign one, and the mean stands still while robustness is still bought
+    with benign accuracy. The last record says whether it ended so (`stopped`).
+
     Args:
         model: M with the weights to start from (the benignly trained ones if `at_config.from_benign`).
         train, val: uint8 image sets.
         classifier_config: everything but epochs and learning rate, which are `at_config`'s.
-        at_config: the attack, epochs and learning rate.
+        at_config: the attack, epochs, patience and learning rate.
         workdir: folder of the checkpoints; an interrupted training continues from it.
         on_epoch, progress: as `train_classifier`.
 
@@ -101,6 +106,7 @@ def adversarial_train(
         workdir,
         perturb=make_perturb(at_config, seed=classifier_config.seed),
         epochs=at_config.epochs,
+        patience=at_config.patience,
         learning_rate=at_config.learning_rate,
         describe="adversarial training " + json.dumps(asdict(at_config), sort_keys=True),
         on_epoch=on_epoch,

@@ -14,6 +14,8 @@ class ClassifierConfig:
     Attributes:
         input_size: side of M's square input, pixels.
         weights: `imagenet`, `random`, or the path of a Keras weights file.
+        trainer: what makes the steps, equal up to rounding: `keras`, or `torch` on M's copy. On a CPU torch is the
+            faster, since it does not trace the network first; the copy makes no use of an accelerator.
         optimizer: `sgd` (with momentum, as released) or `adam` (AdamW).
         schedule: of the learning rate: `constant` (as released), or `cosine` (a linear rise over the first tenth, then
             half a cosine to zero).
@@ -26,6 +28,7 @@ class ClassifierConfig:
     weights: str = "imagenet"
     epochs: int = 30
     batch_size: int = 32
+    trainer: str = "keras"
     optimizer: str = "sgd"
     schedule: str = "constant"
     learning_rate: float = 1e-3
@@ -45,7 +48,9 @@ class AdversarialTrainingConfig:
         epsilon_255: Linf budget in units of 1/255.
         step: step size in pixel units of [0, 1]; the released code used 2.0.
         iterations: PGD iterations per batch.
-        epochs: epochs of adversarial training.
+        epochs: epochs of adversarial training, at most.
+        patience: epochs in a row without gain after which it stops: neither the accuracy on attacked validation images
+            nor its mean with the benign accuracy was the best so far. None: it runs all epochs, as released.
         from_benign: start from the benignly trained M instead of its initial weights.
         learning_rate: of the SGD that trains on the attacked batches.
     """
@@ -54,6 +59,7 @@ class AdversarialTrainingConfig:
     step: float = 2.0
     iterations: int = 7
     epochs: int = 30
+    patience: int | None = None
     from_benign: bool = False
     learning_rate: float = 1e-3
 
@@ -69,7 +75,7 @@ RECIPES: dict[str, AdversarialTrainingConfig] = {
 def with_recipe(
     settings: AdversarialTrainingConfig, recipe: str, epsilon_255: float | None = None
 ) -> AdversarialTrainingConfig:
-    """A profile's adversarial training with the attack of a recipe; epochs, start and learning rate stay.
+    """A profile's adversarial training with the attack of a recipe; epochs, patience, start and rate stay.
 
     Args:
         settings: the profile's.

@@ -206,11 +206,14 @@ class BatchNormalization(PortedLayer):
                 x, self.moving_mean, self.moving_variance, self.weight, self.bias, False, 0.0, self.epsilon
             )
             return rectified(y, self.rectifier)
+        # With momentum 1 torch leaves the batch's own statistics, so that they are computed once.
+        mean, variance = torch.zeros_like(self.moving_mean), torch.zeros_like(self.moving_variance)
+        y = F.batch_norm(x, mean, variance, self.weight, self.bias, True, 1.0, self.epsilon)
         with torch.no_grad():
-            variance, mean = torch.var_mean(x, dim=(0, 2, 3) if x.ndim == 4 else (0,), correction=0)
+            values = x.numel() // x.shape[1]
             self.moving_mean.lerp_(mean, 1.0 - self.momentum)
-            self.moving_variance.lerp_(variance, 1.0 - self.momentum)
-        return F.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.epsilon)
+            self.moving_variance.lerp_(variance * ((values - 1) / values), 1.0 - self.momentum)
+        return rectified(y, self.rectifier)
 
 
 class Affine(PortedLayer):

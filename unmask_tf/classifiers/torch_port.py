@@ -50,8 +50,8 @@ def to_torch(model: keras.Model, fold_batch_norm: bool = False) -> nn.Module:
 
     Returns:
         A module in evaluation mode on the CPU, from float32 (N, 3, H, W) to what the Keras model returns
-        (four-dimensional outputs are NCHW). Its parameters require gradients, as usual; train mode updates the batch
-        statistics as Keras does.
+        (four-dimensional outputs are NCHW). The parameters of trainable layers require gradients; train mode updates
+        the batch statistics as Keras does.
 
     Raises:
         InputError: names the first layer that has no torch twin.
@@ -109,7 +109,11 @@ class KerasGraph(nn.Module):
         kind = _module_class(call)
         if kind is None:
             raise plain.unsupported(call.layers[0])
-        return kind(call.layers[0], self.fold_batch_norm) if kind is KerasGraph else kind(*call.layers, **call.options)
+        if kind is KerasGraph:
+            return kind(call.layers[0], self.fold_batch_norm)
+        module = kind(*call.layers, **call.options)
+        # Subsampling stands for no layer, and holds nothing.
+        return module.requires_grad_(call.layers[0].trainable) if call.layers else module
 
     def train(self, mode: bool = True) -> KerasGraph:
         if mode and self.fold_batch_norm:

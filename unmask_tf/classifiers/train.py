@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from unmask_tf.classifiers.checkpoint import TrainingState, assign, fingerprint, read_checkpoint, write_checkpoint
 from unmask_tf.classifiers.settings import ClassifierConfig
+from unmask_tf.classifiers.steps import KerasSteps, Steps
 from unmask_tf.data.class_images import ImageSet
 from unmask_tf.errors import InputError
 
@@ -25,33 +26,6 @@ Perturbation = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """(images float32 (N, S, S, 3) in [0, 1], labels int64 (N,)) -> attacked images, same shape and range."""
 
 _SHUFFLE, _FLIP = 0, 1  # so that the two kinds of random choice never share a stream
-
-
-@keras.saving.register_keras_serializable(package="unmask_tf")
-class CoupledSGD(keras.optimizers.SGD):
-    """SGD as PyTorch has it: g += decay * w; v = momentum * v + g; w -= rate * v.
-
-    Keras' own `weight_decay` shrinks the weights beside the momentum (decoupled), and its velocity holds the learning
-    rate of the step it came from. The decay takes in all trainable weights, biases and normalisation included, as in
-    the released code.
-    """
-
-    def __init__(self, learning_rate: float, momentum: float, l2: float, **arguments: Any) -> None:
-        super().__init__(learning_rate=learning_rate, momentum=momentum, **arguments)
-        self.l2 = l2
-
-    def update_step(self, gradient, variable, learning_rate):
-        ops = keras.ops
-        gradient = ops.cast(gradient, variable.dtype) + self.l2 * ops.convert_to_tensor(variable)
-        if self.momentum:
-            velocity = self.momentums[self._get_variable_index(variable)]
-            gradient = self.momentum * ops.convert_to_tensor(velocity) + gradient
-            self.assign(velocity, gradient)
-        self.assign_sub(variable, ops.cast(learning_rate, variable.dtype) * gradient)
-
-    def get_config(self) -> dict[str, Any]:
-        config = super().get_config()
-        return {name: config[name] for name in ("name", "learning_rate", "momentum")} | {"l2": self.l2}
 
 
 def train_classifier(
@@ -63,6 +37,7 @@ def train_classifier(
     *,
     perturb: Callable[[keras.Model], Perturbation] | None = None,
     epochs: int | None = None,
+    patience: int | None = None,
     learning_rate: float | None = None,
     schedule: str | None = None,
     describe: str = "",
@@ -87,26 +62,31 @@ def train_classifier(
             time of the call and be deterministic. The score of an epoch is then the mean of benign and attacked
             validation accuracy, without `perturb` the benign accuracy.
         epochs, learning_rate, schedule: instead of the config's.
+        patience: end after so many epochs in a row in which neither the score nor, with `perturb`, the attacked
+            validation accuracy was higher than ever before; None: run all epochs.
         describe: distinguishes trainings that differ in `perturb`; its first words stand in the progress bar.
         on_epoch: called with the records so far after each epoch, once its checkpoint is on the disk.
         progress: called with the share of all batches that is done, after each batch.
 
     Returns:
         One record per epoch: `epoch` (from 1), `loss` (mean over the batches), `val_accuracy`, with `perturb` also
-        `val_attacked_accuracy`, and `score`. Ties of the score go to the earlier epoch.
+        `val_attacked_accuracy`, and `score`; in the last one also `stopped`, "converged" where patience ended the
+        training, else "epochs". Ties of the score go to the earlier epoch.
 
     Raises:
-        InputError: settings, images and model do not fit each other, or the loss is not finite.
+        ValueError: settings, images and model do not fit each other.
+        InputError: there are no images, or the loss is not finite.
     """
     epochs = config.epochs if epochs is None else epochs
     rate = config.learning_rate if learning_rate is None else learning_rate
     schedule = config.schedule if schedule is None else schedule
-    _check(model, train, val, config, epochs, rate, schedule)
+    _check(model, train, val, config, epochs, patience, rate, schedule)
     workdir = Path(workdir)
     _make_deterministic(config.seed)
     settings = {
         "config": asdict(config),
         "epochs": epochs,
+        "patience": patience,
         "learning_rate": rate,
         "schedule": schedule,
         "describe": describe,
@@ -118,10 +98,6 @@ def train_classifier(
 
     if config.freeze_batch_norm:
         _freeze_batch_norm(model)
-    optimizer = _optimizer(config, rate)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(optimizer=optimizer, loss=loss, jit_compile="auto")
-    optimizer.build(model.trainable_variables)
     state = read_checkpoint(workdir, training)
     history: list[dict[str, Any]] = []
     best: list[np.ndarray] = []
@@ -129,35 +105,47 @@ def train_classifier(
     if state is not None:
         history, best, best_score = state.history, state.best, state.best_score
         assign(model.variables, state.model)
-        assign(optimizer.variables, state.optimizer)
 
-    attack = perturb(model) if perturb is not None and len(history) < epochs else None
+    finished = bool(history) and "stopped" in history[-1]
+    attack = perturb(model) if perturb is not None and not finished else None
+    trainer = _make_steps(model, config, rate)
+    if state is not None:
+        trainer.restore(state.optimizer)
     steps = _steps(len(train), config.batch_size)
     label = " ".join([model.name, *describe.split("{")[0].split()])
     with tqdm(total=epochs * steps, initial=len(history) * steps, desc=label, unit="batch", mininterval=1.0) as bar:
-        for epoch in range(len(history), epochs):
+        for epoch in range(len(history), len(history) if finished else epochs):
             losses = []
             for batch, (images, labels) in enumerate(_batches(train, config, epoch)):
                 if schedule == "cosine":
                     done = (epoch * steps + batch) / (epochs * steps)
-                    optimizer.learning_rate = rate * _cosine(done, 1 / (epochs * steps))
+                    trainer.learning_rate = rate * _cosine(done, 1 / (epochs * steps))
                 if attack is not None:
+                    trainer.update_model()
                     images = np.asarray(attack(images, labels), np.float32)
-                losses.append(_step(model, images, labels, f"epoch {epoch + 1}, batch {batch + 1}"))
+                losses.append(_step(trainer, images, labels, f"epoch {epoch + 1}, batch {batch + 1}"))
                 bar.set_postfix(loss=f"{np.mean(losses):.3f}", refresh=False)
                 bar.update()
                 if progress is not None:
                     progress((epoch * steps + batch + 1) / (epochs * steps))
+            trainer.update_model()
             record = {"epoch": epoch + 1, "loss": float(np.mean(losses)), **_validate(model, val, config, attack)}
             history.append(record)
+            if _converged(history, patience):
+                record["stopped"] = "converged"
+            elif epoch + 1 == epochs:
+                record["stopped"] = "epochs"
             present = [np.array(keras.ops.convert_to_numpy(value)) for value in model.variables]
             if record["score"] > best_score:
                 best, best_score = present, record["score"]
-            values = [np.array(keras.ops.convert_to_numpy(value)) for value in optimizer.variables]
-            write_checkpoint(workdir, TrainingState(history, present, values, best, best_score), training)
+            write_checkpoint(workdir, TrainingState(history, present, trainer.state(), best, best_score), training)
             bar.set_postfix(loss=f"{record['loss']:.3f}", val=f"{record['score']:.3f}")
             if on_epoch is not None:
                 on_epoch(list(history))
+            if "stopped" in record:
+                if progress is not None and epoch + 1 < epochs:
+                    progress(1.0)
+                break
     assign(model.variables, best)
     return history
 
@@ -192,10 +180,12 @@ def as_pixels(images: np.ndarray) -> np.ndarray:
     return images.astype(np.float32) / np.float32(255.0) if images.dtype == np.uint8 else images.astype(np.float32)
 
 
-def _optimizer(config: ClassifierConfig, rate: float) -> keras.optimizers.Optimizer:
-    if config.optimizer == "adam":
-        return keras.optimizers.AdamW(rate, weight_decay=config.weight_decay)
-    return CoupledSGD(rate, config.momentum, config.weight_decay)
+def _make_steps(model: keras.Model, config: ClassifierConfig, rate: float) -> Steps:
+    if config.trainer == "torch":
+        from unmask_tf.classifiers.torch_steps import TorchSteps
+
+        return TorchSteps(model, config, rate)
+    return KerasSteps(model, config, rate)
 
 
 def _cosine(done: float, step: float) -> float:
@@ -203,13 +193,12 @@ def _cosine(done: float, step: float) -> float:
     return min(1.0, (done + step) / 0.1) * 0.5 * (1.0 + math.cos(math.pi * done))
 
 
-def _step(model: keras.Model, images: np.ndarray, labels: np.ndarray, where: str) -> float:
-    model.reset_metrics()  # else some Keras releases return the mean since compilation
-    loss = float(model.train_on_batch(images, labels))
+def _step(steps: Steps, images: np.ndarray, labels: np.ndarray, where: str) -> float:
+    loss = steps.step(images, labels)
     if not math.isfinite(loss):
         raise InputError(
-            f"the loss of {model.name} is {loss} at {where}. Lower the learning rate (received "
-            f"{float(model.optimizer.learning_rate):g}), or check the initial weights."
+            f"the loss of {steps.model.name} is {loss} at {where}. Lower the learning rate (received "
+            f"{steps.learning_rate:g}), or check the initial weights."
         )
     return loss
 
@@ -245,6 +234,18 @@ def _validate(model, val: ImageSet, config: ClassifierConfig, attack: Perturbati
     return {"val_accuracy": benign, "val_attacked_accuracy": robust, "score": (benign + robust) / 2.0}
 
 
+def _converged(history: list[dict[str, Any]], patience: int | None) -> bool:
+    """Whether the last `patience` epochs brought no gain; see `train_classifier`."""
+    best: dict[str, float] = {}
+    without_gain = 0
+    for record in history:
+        values = {name: record[name] for name in ("score", "val_attacked_accuracy") if name in record}
+        gained = any(value > best.get(name, -math.inf) for name, value in values.items())
+        without_gain = 0 if gained else without_gain + 1
+        best = {name: max(value, best.get(name, -math.inf)) for name, value in values.items()}
+    return patience is not None and without_gain >= patience
+
+
 def _freeze_batch_norm(model: keras.Model) -> None:
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
@@ -261,25 +262,38 @@ def _make_deterministic(seed: int) -> None:
         tf.config.experimental.enable_op_determinism()
 
 
-def _check(model, train: ImageSet, val: ImageSet, config: ClassifierConfig, epochs: int, rate: float, schedule: str):
+def _check(
+    model: keras.Model,
+    train: ImageSet,
+    val: ImageSet,
+    config: ClassifierConfig,
+    epochs: int,
+    patience: int | None,
+    rate: float,
+    schedule: str,
+) -> None:
     if epochs < 1 or config.batch_size < 1:
-        raise InputError(f"epochs ({epochs}) and batch_size ({config.batch_size}) must be at least 1.")
+        raise ValueError(f"epochs ({epochs}) and batch_size ({config.batch_size}) must be at least 1.")
+    if patience is not None and patience < 1:
+        raise ValueError(f"patience must be at least 1 epoch, or None, received {patience}.")
     if not (math.isfinite(rate) and rate > 0):
-        raise InputError(f"the learning rate must be a positive number, received {rate}.")
+        raise ValueError(f"the learning rate must be a positive number, received {rate}.")
     if schedule not in ("constant", "cosine"):
-        raise InputError(f"unknown learning-rate schedule '{schedule}'. Choose 'constant' or 'cosine'.")
+        raise ValueError(f"unknown learning-rate schedule '{schedule}'. Choose 'constant' or 'cosine'.")
+    if config.trainer not in ("keras", "torch"):
+        raise ValueError(f"unknown trainer '{config.trainer}'. Choose 'keras' or 'torch'.")
     if config.optimizer not in ("sgd", "adam"):
-        raise InputError(f"unknown optimizer '{config.optimizer}'. Choose 'sgd' or 'adam'.")
+        raise ValueError(f"unknown optimizer '{config.optimizer}'. Choose 'sgd' or 'adam'.")
     for name, images in (("training", train), ("validation", val)):
         if len(images) == 0:
             raise InputError(f"there are no {name} images. Check the data folder.")
         if images.images.shape[1:] != tuple(model.input_shape[1:]):
-            raise InputError(
+            raise ValueError(
                 f"the {name} images are {images.images.shape[1:]}, but {model.name} expects "
                 f"{tuple(model.input_shape[1:])}. Load them with the model's input_size."
             )
         if len(images.classes) != model.output_shape[-1]:
-            raise InputError(
+            raise ValueError(
                 f"the {name} images have {len(images.classes)} classes ({', '.join(images.classes)}), but {model.name} "
                 f"has {model.output_shape[-1]} outputs. Build the model for as many classes."
             )

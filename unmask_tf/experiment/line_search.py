@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 from unmask_tf.defense.defences import DEFENCES
 from unmask_tf.errors import InputError
@@ -22,7 +21,6 @@ def line_search(
     run: Run,
     recipe: str = "released",
     epsilons_255: Sequence[float] = EPSILONS_255,
-    epochs: int | None = None,
     images: int | None = None,
 ) -> list[Step]:
     """M's answers to validation images after adversarial training with each budget. No test image is read.
@@ -31,25 +29,20 @@ def line_search(
         run: the run.
         recipe: a name in `RECIPES`.
         epsilons_255: Linf budgets of the training attack, units of 1/255.
-        epochs: of each training, at most; None: the profile's.
         images: at most this many validation images of a class set to attack; None: 60 of embedded data, else all. The
             epoch to keep is chosen on all of them.
 
     Raises:
-        InputError: no epsilon, one that is not positive or given twice, or fewer than one epoch or image.
+        InputError: no epsilon, one that is not positive or given twice, or no image.
     """
     positive = all(math.isfinite(epsilon) and epsilon > 0 for epsilon in epsilons_255)
     if not epsilons_255 or not positive or len(set(epsilons_255)) < len(epsilons_255):
         shown = ", ".join(f"{e:g}" for e in epsilons_255)
         raise InputError(f"the epsilons to compare are '{shown}'. Give different positive numbers, such as 1,2,4.")
-    for name, value in (("epochs", epochs), ("images", images)):
-        if value is not None and value < 1:
-            raise InputError(f"{name} is {value}. Give 1 or more.")
+    if images is not None and images < 1:
+        raise InputError(f"images is {images}. Attack at least one validation image of each class.")
     if images is None and run.profile.synthetic is not None:
         images = _IMAGES
-    if epochs is not None:
-        training = replace(run.profile.adversarial_training, epochs=epochs)
-        run = replace(run, profile=replace(run.profile, adversarial_training=training))
     grid, defence = Grid(run), next(name for name, entry in DEFENCES.items() if entry.recipe == recipe)
     return [
         grid.answer(

@@ -80,6 +80,7 @@ def prepare(
     attacks: Sequence[str] = (),
     defences: Sequence[str] = (),
     extractor: str | None = None,
+    at_epochs: int | None = None,
 ) -> Run:
     """Checks a run's input and makes the embedded dataset where the profile uses it.
 
@@ -91,6 +92,7 @@ def prepare(
             data's, a K that the run trains.
         results: root of results; None: results/ of the checkout.
         class_sets, architectures, attacks, defences, extractor: instead of the profile's; empty or None: the profile's.
+        at_epochs: at most this many epochs of adversarial training; None: the profile's, which a laptop can wait for.
 
     Raises:
         InputError: unknown profile or class set, missing folder or file, or a limit below 1.
@@ -102,6 +104,11 @@ def prepare(
         settings = replace(settings, attack=replace(settings.attack, attacks=tuple(attacks)))
     if extractor:
         settings = replace(settings, part_detector=replace(settings.part_detector, extractor=extractor))
+    if at_epochs is not None:
+        if at_epochs < 1:
+            raise InputError(f"at_epochs is {at_epochs}. Train adversarially for 1 epoch or more.")
+        training = replace(settings.adversarial_training, epochs=at_epochs)
+        settings = replace(settings, adversarial_training=training)
     if limit is not None:
         if limit < 1:
             raise InputError(f"limit is {limit}. Give a number of test images of a class set, 1 or more.")
