@@ -113,7 +113,15 @@ def train_classifier(
         trainer.restore(state.optimizer)
     steps = _steps(len(train), config.batch_size)
     label = " ".join([model.name, *describe.split("{")[0].split()])
-    with tqdm(total=epochs * steps, initial=len(history) * steps, desc=label, unit="batch", mininterval=1.0) as bar:
+    bar = tqdm(
+        total=epochs * steps,
+        initial=len(history) * steps,
+        desc=label,
+        unit="batch",
+        mininterval=1.0,
+        disable=progress is not None,  # whoever asks for the progress shows it
+    )
+    with bar:
         for epoch in range(len(history), len(history) if finished else epochs):
             losses = []
             for batch, (images, labels) in enumerate(_batches(train, config, epoch)):
