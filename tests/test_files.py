@@ -16,6 +16,7 @@ from unmask_tf import files
 from unmask_tf.errors import InputError
 
 ROOT = Path(__file__).parents[1]
+ABC = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2, appendix B.1
 
 
 def names(folder):
@@ -63,11 +64,131 @@ def test_json_that_no_reader_understands_is_not_written(tmp_path, value):
 
 
 def test_sha256_is_the_standards(tmp_path):
-    (tmp_path / "abc").write_bytes(b"abc")  # FIPS 180-2, appendix B.1
-    assert files.sha256(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    (tmp_path / "abc").write_bytes(b"abc")
+    assert files.sha256(tmp_path / "abc") == files.sha256_of(b"abc") == ABC
     long = b"x" * ((1 << 20) + 1)  # more than one block
     (tmp_path / "long").write_bytes(long)
     assert files.sha256(tmp_path / "long") == hashlib.sha256(long).hexdigest()
+
+
+# --- remembered hashes ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hashed(monkeypatch):
+    """The names of the files whose content was hashed, in order."""
+    names, real = [], files.sha256
+    monkeypatch.setattr(files, "sha256", lambda path: names.append(Path(path).name) or real(path))
+    return names
+
+
+def put(path, content, age=10.0):
+    """Writes a file that was last changed `age` seconds ago."""
+    path.write_bytes(content)
+    changed = time.time() - age
+    os.utime(path, (changed, changed))
+    return path
+
+
+def test_an_unchanged_file_is_hashed_once_and_remembered_across_processes(tmp_path, hashed):
+    path = put(tmp_path / "abc", b"abc")
+    cache = files.HashCache(tmp_path / "cache" / "hashes.json")
+    assert cache.sha256(path) == cache.sha256(str(path)) == ABC
+    assert hashed == ["abc"]
+    cache.save()
+    assert files.HashCache(cache.path).sha256(path) == ABC
+    assert hashed == ["abc"]
+
+
+@pytest.mark.parametrize("change", ["size", "time", "inode"])
+def test_a_changed_file_is_hashed_again(tmp_path, hashed, change):
+    path, cache = put(tmp_path / "a", b"abd"), files.HashCache(tmp_path / "hashes.json")
+    assert cache.sha256(path) != ABC
+    status = path.stat()
+    if change == "size":
+        path.write_bytes(b"abcd")
+    elif change == "time":
+        put(path, b"abc", age=5.0)
+    else:
+        put(tmp_path / "new", b"abc").replace(path)
+    if change != "time":
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert cache.sha256(path) == files.sha256_of(b"abcd" if change == "size" else b"abc")
+    assert hashed == ["a", "a"]
+
+
+def test_a_file_changed_just_now_is_not_remembered(tmp_path, hashed):
+    path, cache = put(tmp_path / "a", b"abd", age=0.0), files.HashCache(tmp_path / "hashes.json")
+    status = path.stat()
+    assert cache.sha256(path) != ABC
+    # The second change of one moment leaves size, time and inode as they were.
+    path.write_bytes(b"abc")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert cache.sha256(path) == ABC
+    cache.save()
+    assert not cache.path.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b'{"a": [1', b"\xff\xfe"])
+def test_a_damaged_list_of_hashes_is_made_anew(tmp_path, hashed, content):
+    put(tmp_path / "hashes.json", content)
+    cache = files.HashCache(tmp_path / "hashes.json")
+    assert cache.sha256(put(tmp_path / "abc", b"abc")) == ABC
+    cache.save()
+    assert files.HashCache(cache.path).sha256(tmp_path / "abc") == ABC
+    assert hashed == ["abc"]
+
+
+def test_a_file_that_cannot_be_hashed_is_named(tmp_path):
+    cache = files.HashCache(tmp_path / "hashes.json")
+    for path in (tmp_path / "missing", tmp_path):
+        with pytest.raises(InputError, match=f"{path} cannot be read"):
+            cache.sha256(path)
+
+
+# --- locks ---------------------------------------------------------------------------------------------------------
+
+HOLDING = """
+import sys, time
+from unmask_tf.files import locked
+with locked(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+WAITING = """
+import sys
+from unmask_tf.files import locked
+print("waits", flush=True)
+with locked(sys.argv[1]):
+    print("held", flush=True)
+"""
+
+
+def test_a_lock_is_waited_for_and_freed_by_the_death_of_its_holder(tmp_path):
+    lock = tmp_path / "new" / ".lock"
+    holder = child(HOLDING, lock, stdout=subprocess.PIPE)
+    try:
+        assert holder.stdout.readline() == "held\n"
+        waiter = child(WAITING, lock, stdout=subprocess.PIPE)
+        assert waiter.stdout.readline() == "waits\n"
+        time.sleep(0.3)
+        assert waiter.poll() is None
+    finally:
+        holder.kill()
+        holder.communicate()
+    assert waiter.communicate(timeout=60)[0] == "held\n"
+    assert waiter.returncode == 0
+
+
+def test_where_the_file_system_knows_no_locks_the_work_goes_on(tmp_path, monkeypatch):
+    import fcntl
+
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with files.locked(tmp_path / ".lock"):
+        assert (tmp_path / ".lock").exists()
 
 
 # --- reading faults ------------------------------------------------------------------------------------------------

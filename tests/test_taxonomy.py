@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from unmask_tf.errors import InputError
-from unmask_tf.taxonomy import MIRRORED_PARTS, PARTS, RELEASED_NAMES, UNMASK, Taxonomy
+from unmask_tf.taxonomy import PARTS, RELEASED_NAMES, UNMASK, Taxonomy
 
 SMALL = {
     "parts": ["wheel", "door", "tail"],
@@ -77,14 +77,12 @@ def test_the_released_names_are_accepted():
 
 
 def test_a_mirrored_image_swaps_the_sides_of_vehicles_only():
-    assert UNMASK.mirrored("vehicle_left") == "vehicle_right"
-    assert UNMASK.mirrored("coach_right") == "coach_left"
-    assert UNMASK.mirrored("wheel") == "wheel"
-    for part in PARTS:
-        assert UNMASK.mirrored(UNMASK.mirrored(part)) == part
-    assert {part for part in PARTS if UNMASK.mirrored(part) != part} == set(MIRRORED_PARTS)
-    one_sided = Taxonomy(("vehicle_left",), {"car": ("vehicle_left",)}, {})
-    assert one_sided.mirrored("vehicle_left") == "vehicle_left"
+    assert UNMASK.mirror == {
+        "vehicle_left": "vehicle_right",
+        "vehicle_right": "vehicle_left",
+        "coach_left": "coach_right",
+        "coach_right": "coach_left",
+    }
 
 
 # --- a user's own ----------------------------------------------------------------------------------------------------
@@ -92,7 +90,7 @@ def test_a_mirrored_image_swaps_the_sides_of_vehicles_only():
 
 def small(**changes):
     content = {**SMALL, **changes}
-    return Taxonomy(tuple(content["parts"]), content["classes"], content["class_sets"])
+    return Taxonomy(tuple(content["parts"]), content["classes"], content["class_sets"], content.get("mirror", {}))
 
 
 def test_the_matrix_has_a_row_per_class_and_a_column_per_part():
@@ -116,12 +114,13 @@ def test_names_outside_the_taxonomy_are_refused_with_the_choices():
         small().expected("cat")
 
 
-@pytest.mark.parametrize("taxonomy", [UNMASK, small()])
+@pytest.mark.parametrize("taxonomy", [UNMASK, small(), small(mirror={"wheel": "door", "door": "wheel"})])
 def test_a_taxonomy_survives_the_round_trip_through_its_file(tmp_path, taxonomy):
     taxonomy.to_json(tmp_path / "taxonomy.json")
     loaded = Taxonomy.from_json(tmp_path / "taxonomy.json")
     assert loaded.parts == taxonomy.parts
     assert {name: tuple(parts) for name, parts in taxonomy.classes.items()} == loaded.classes
+    assert loaded.mirror == taxonomy.mirror
     for class_set in taxonomy.class_sets:
         assert loaded.members(class_set) == taxonomy.members(class_set)
     loaded.to_json(tmp_path / "again.json")
@@ -144,6 +143,10 @@ def test_a_taxonomy_survives_the_round_trip_through_its_file(tmp_path, taxonomy)
         ({"classes": ["dog", "car"]}, "in the expected form"),
         ({"parts": None}, "in the expected form"),
         ({"class_sets": {"two": 3}}, "in the expected form"),
+        ({"mirror": {"wheel": "door"}}, "'mirror' turns 'wheel' into 'door', but both must be among 'parts'"),
+        ({"mirror": {"wing": "tail", "tail": "wing"}}, "'mirror' turns 'wing' into 'tail'"),
+        ({"mirror": {"wheel": "door", "door": "tail", "tail": "door"}}, "'mirror' turns 'wheel' into 'door'"),
+        ({"mirror": ["wheel", "door"]}, "in the expected form"),
     ],
 )
 def test_an_inconsistent_taxonomy_is_refused_with_its_file(tmp_path, changes, complaint):
@@ -152,6 +155,25 @@ def test_an_inconsistent_taxonomy_is_refused_with_its_file(tmp_path, changes, co
     with pytest.raises(InputError, match=complaint) as caught:
         Taxonomy.from_json(path)
     assert str(path) in str(caught.value)
+
+
+def test_a_file_without_mirror_swaps_the_papers_sides_where_it_has_both(tmp_path):
+    path = tmp_path / "taxonomy.json"
+
+    def mirror(*parts, **more):
+        path.write_text(json.dumps({"parts": parts, "classes": {}, "class_sets": {}, **more}))
+        return Taxonomy.from_json(path).mirror
+
+    assert mirror("wheel", "door") == {}
+    assert mirror("vehicle_left", "wheel", "vehicle_right", "coach_left") == {
+        "vehicle_left": "vehicle_right",
+        "vehicle_right": "vehicle_left",
+    }
+    assert mirror("vehicle_left", "vehicle_right", mirror={}) == {}
+    assert mirror("left_paw", "right_paw", mirror={"left_paw": "right_paw", "right_paw": "left_paw"}) == {
+        "left_paw": "right_paw",
+        "right_paw": "left_paw",
+    }
 
 
 @pytest.mark.parametrize("key", ["parts", "classes", "class_sets"])

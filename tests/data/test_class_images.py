@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unmask_tf.data.class_images import load_class_images, resize_and_crop
+from unmask_tf.data.class_images import list_class_images, load_class_images, read_class_images, resize_and_crop
 from unmask_tf.errors import InputError
 from unmask_tf.taxonomy import UNMASK, Taxonomy
 
@@ -81,6 +81,44 @@ def test_the_limit_keeps_an_equal_share_of_the_first_files_of_each_class(tmp_pat
     loaded = load(tmp_path, limit=limit)
     assert loaded.images[:, 0, 0, 0].tolist() == [*range(kept), *range(kept)]
     assert loaded.labels.tolist() == [0] * kept + [1] * kept
+
+
+def test_listing_reads_no_image(tmp_path):
+    for name in ("b.png", "a.png"):
+        path = tmp_path / "two" / "val" / "dog" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"no image")
+    put(tmp_path / "two" / "val" / "car" / "c.png", 1)
+    assert list_class_images(tmp_path, "two", "val", taxonomy=TAXONOMY) == (
+        "two/val/car/c.png",
+        "two/val/dog/a.png",
+        "two/val/dog/b.png",
+    )
+    assert list_class_images(str(tmp_path), "two", "val", taxonomy=TAXONOMY, limit=3) == (
+        "two/val/car/c.png",
+        "two/val/dog/a.png",
+    )
+
+
+def test_listed_images_are_read_in_the_given_order_and_labelled_by_their_folder(tmp_path):
+    tree(tmp_path / "train")
+    names = ("train/dog/b.png", "train/car/c.png", "train/dog/a.png")
+    read = read_class_images(tmp_path, names, ("car", "dog"), 4)
+    assert read.images[:, 0, 0, 0].tolist() == [2, 3, 1]
+    assert read.labels.tolist() == [1, 0, 1]
+    assert read.files == names
+    assert read.classes == ("car", "dog")
+    none = read_class_images(tmp_path, (), ("car", "dog"), 4)
+    assert len(none) == 0
+    assert none.images.shape == (0, 4, 4, 3)
+
+
+def test_reading_part_of_a_list_gives_that_part_of_the_whole(tmp_path):
+    tree(tmp_path / "train")
+    whole = load(tmp_path)
+    part = read_class_images(tmp_path, whole.files[1:], whole.classes, 4)
+    assert np.array_equal(part.images, whole.images[1:])
+    assert part.labels.tolist() == whole.labels[1:].tolist()
 
 
 # --- geometry ------------------------------------------------------------------------------------------------------
@@ -186,3 +224,17 @@ def test_bad_arguments_are_refused(tmp_path, arguments, complaint):
     tree(tmp_path / "train")
     with pytest.raises(InputError, match=complaint):
         load(tmp_path, **arguments)
+
+
+def test_an_image_in_no_folder_of_a_class_is_refused(tmp_path):
+    put(tmp_path / "train" / "cat" / "a.png", 1)
+    with pytest.raises(InputError, match=r"cat/a\.png lies in no folder of a class \(car, dog\)"):
+        read_class_images(tmp_path, ("train/cat/a.png",), ("car", "dog"), 4)
+
+
+def test_a_listed_image_that_has_gone_is_refused_with_its_path(tmp_path):
+    tree(tmp_path / "train")
+    names = list_class_images(tmp_path, "two", "train", taxonomy=TAXONOMY)
+    (tmp_path / "train" / "dog" / "a.png").unlink()
+    with pytest.raises(InputError, match=r"dog/a\.png"):
+        read_class_images(tmp_path, names, ("car", "dog"), 4)

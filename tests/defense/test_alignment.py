@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from unmask_tf.defense.alignment import (
     auc,
+    benign_threshold,
     defend,
     detect,
     detection_pairs,
@@ -296,3 +297,72 @@ def test_operating_point_wants_one_sensible_bound(arguments):
 def test_scores_that_make_no_roc_are_refused(function, scores, labels, message):
     with pytest.raises(ValueError, match=message):
         function(np.array(scores), np.array(labels))
+
+
+# --- the threshold of benign images --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("scores", "max_fpr", "threshold", "rate"),
+    [
+        ([0.5, 0.25, 0.0, 1.0], 0.25, 0.75, 0.25),  # one of four: between 0.5 and 1.0
+        ([0.5, 0.25, 0.0, 1.0], 0.49, 0.75, 0.25),
+        ([0.5, 0.25, 0.0, 1.0], 0.5, 0.375, 0.5),
+        ([0.0, 0.5, 0.5, 0.5, 1.0], 0.6, 0.75, 0.2),  # three tied images enter together, and four are too many
+        ([0.0, 0.5, 0.5, 0.5, 1.0], 0.8, 0.25, 0.8),
+        ([0.25] * 19 + [0.75], 0.05, 0.5, 0.05),  # exactly the rate
+    ],
+)
+def test_the_benign_threshold_by_hand(scores, max_fpr, threshold, rate):
+    assert benign_threshold(np.array(scores), max_fpr) == (threshold, rate)
+    assert detect(np.array(scores), threshold).mean() == rate
+
+
+@pytest.mark.parametrize("scores", [[0.0, 0.5, 1.0], [0.5, 0.5], [0.25]])
+def test_where_every_image_may_be_flagged_every_one_is(scores):
+    threshold, rate = benign_threshold(np.array(scores), 1.0)
+    assert rate == 1.0
+    assert threshold < min(scores)
+    assert detect(np.array(scores), threshold).all()
+
+
+@pytest.mark.parametrize(
+    ("scores", "max_fpr"),
+    [
+        ([0.0, 0.5, 1.0], 0.0),
+        ([0.5, 1.0, 1.0], 0.5),  # the highest are tied, and both are too many
+        ([0.25, 0.25], 0.05),
+        ([1.0], 0.5),
+    ],
+)
+def test_where_no_image_may_be_flagged_the_threshold_lies_above_every_distance(scores, max_fpr):
+    threshold, rate = benign_threshold(np.array(scores), max_fpr)
+    assert rate == 0.0
+    assert threshold > 1.0
+    assert not detect(np.array([*scores, 1.0]), threshold).any()
+
+
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=40), st.integers(0, 20))
+def test_the_benign_threshold_flags_as_many_as_it_may(levels, twentieths):
+    scores, max_fpr = np.array(levels) / 6, twentieths / 20
+    threshold, rate = benign_threshold(scores, max_fpr)
+    counts = [levels.count(level) for level in sorted(set(levels), reverse=True)]
+    allowed = [sum(counts[:i]) for i in range(len(counts) + 1) if 20 * sum(counts[:i]) <= twentieths * len(levels)]
+    assert detect(scores, threshold).sum() == allowed[-1]
+    assert rate == allowed[-1] / len(levels)
+
+
+@pytest.mark.parametrize(
+    ("scores", "max_fpr", "message"),
+    [
+        ([], 0.05, "at least one benign image"),
+        ([0.5, np.nan], 0.05, "all of them numbers"),
+        ([0.5, np.inf], 0.05, "all of them numbers"),
+        ([0.5], -0.1, "max_fpr is -0.1"),
+        ([0.5], 1.5, "max_fpr is 1.5"),
+        ([0.5], math.nan, "max_fpr is nan"),
+    ],
+)
+def test_a_benign_threshold_wants_numbers_and_a_rate(scores, max_fpr, message):
+    with pytest.raises(InputError, match=message):
+        benign_threshold(np.array(scores), max_fpr)
