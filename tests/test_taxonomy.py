@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from unmask_tf.errors import InputError
-from unmask_tf.taxonomy import MIRRORED_PARTS, PARTS, RELEASED_NAMES, UNMASK, Taxonomy
+from unmask_tf.taxonomy import PARTS, RELEASED_NAMES, UNMASK, Taxonomy
 
 SMALL = {
     "parts": ["wheel", "door", "tail"],
@@ -76,15 +76,13 @@ def test_the_released_names_are_accepted():
         assert UNMASK.overlap(released) == UNMASK.overlap(name)
 
 
-def test_a_mirrored_image_swaps_the_sides_of_vehicles_only():
-    assert UNMASK.mirrored("vehicle_left") == "vehicle_right"
-    assert UNMASK.mirrored("coach_right") == "coach_left"
-    assert UNMASK.mirrored("wheel") == "wheel"
-    for part in PARTS:
-        assert UNMASK.mirrored(UNMASK.mirrored(part)) == part
-    assert {part for part in PARTS if UNMASK.mirrored(part) != part} == set(MIRRORED_PARTS)
-    one_sided = Taxonomy(("vehicle_left",), {"car": ("vehicle_left",)}, {})
-    assert one_sided.mirrored("vehicle_left") == "vehicle_left"
+def test_a_mirrored_image_exchanges_the_sides_of_vehicles_alone():
+    assert UNMASK.mirror == {
+        "vehicle_left": "vehicle_right",
+        "vehicle_right": "vehicle_left",
+        "coach_left": "coach_right",
+        "coach_right": "coach_left",
+    }
 
 
 # --- a user's own ----------------------------------------------------------------------------------------------------
@@ -141,6 +139,8 @@ def test_a_taxonomy_survives_the_round_trip_through_its_file(tmp_path, taxonomy)
         ({"class_sets": {"two": ["dog", "cat"]}}, "class set 'two' names the class 'cat', which 'classes' lacks"),
         ({"class_sets": {"two": ["dog", "dog"]}}, "class set 'two' names 'dog' 2 times"),
         ({"class_sets": {"two": []}}, "class set 'two' names no classes"),
+        ({"mirror": {"wheel": "door"}}, "'mirror' turns 'wheel' into 'door', but both"),
+        ({"mirror": {"wheel": "wing", "wing": "wheel"}}, "'mirror' turns 'wing' into 'wheel', but both"),
         ({"classes": ["dog", "car"]}, "in the expected form"),
         ({"parts": None}, "in the expected form"),
         ({"class_sets": {"two": 3}}, "in the expected form"),
@@ -152,6 +152,26 @@ def test_an_inconsistent_taxonomy_is_refused_with_its_file(tmp_path, changes, co
     with pytest.raises(InputError, match=complaint) as caught:
         Taxonomy.from_json(path)
     assert str(path) in str(caught.value)
+
+
+def _read(tmp_path, **content):
+    (tmp_path / "taxonomy.json").write_text(json.dumps({**SMALL, **content}))
+    return Taxonomy.from_json(tmp_path / "taxonomy.json")
+
+
+def test_a_file_may_name_its_mirrored_parts(tmp_path):
+    mirror = {"door": "wheel", "wheel": "door"}
+    loaded = _read(tmp_path, mirror=mirror)
+    assert loaded.mirror == mirror
+    loaded.to_json(tmp_path / "again.json")
+    assert Taxonomy.from_json(tmp_path / "again.json").mirror == mirror
+
+
+def test_a_file_without_mirrored_parts_exchanges_those_sides_of_the_paper_s_that_it_has(tmp_path):
+    assert _read(tmp_path).mirror == {}
+    parts = [*SMALL["parts"], "coach_left", "coach_right", "vehicle_left"]
+    assert _read(tmp_path, parts=parts).mirror == {"coach_left": "coach_right", "coach_right": "coach_left"}
+    assert _read(tmp_path, parts=parts, mirror={}).mirror == {}
 
 
 @pytest.mark.parametrize("key", ["parts", "classes", "class_sets"])
