@@ -1,5 +1,5 @@
 # The experiment from data to tables, one target per stage; `make help` lists them.
-# What is done is known by its content: nothing is computed twice, and nothing stale is kept for done.
+# A step runs again only if its settings, its inputs or its code's version changed.
 
 PROFILE   ?= mini
 DATA      ?=
@@ -10,7 +10,7 @@ WORKERS   ?=
 RAY       ?=
 PLUGINS   ?=
 EXTRA     ?=
-# Instead of the profile's, separated by commas.
+# These replace the profile's; names are separated by commas.
 CLASS_SETS    ?=
 ARCHITECTURES ?=
 ATTACKS       ?=
@@ -18,7 +18,7 @@ DEFENCES      ?=
 EXTRACTOR     ?=
 AT_EPOCHS     ?=
 
-# A python3.11 that only a version manager's shim claims to have must not be chosen, so each candidate is tried out.
+# Each candidate is run, because a version manager's shim may exist for a Python that is not installed.
 PYTHON ?= $(shell for p in python3.11 python3 python3.13 python3.12 python3.10 python; do \
 	"$$p" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1 \
 	&& { command -v "$$p"; break; }; done)
@@ -31,11 +31,11 @@ PY    := $(VENV)/bin/python
 STAMP := $(VENV)/requirements.installed
 CACHE := $(CURDIR)/.cache
 
-# The attacks that bench-attacks compares with live in their own environment on top of .venv.
+# The attack libraries that bench-attacks compares with have their own environment, on top of .venv.
 PEERS    := .cache/bench/requirements.installed
 PEERS_PY := .cache/bench/bin/python
 
-# Nothing is written outside the checkout: every cache and configuration folder the libraries know lies in .cache.
+# Nothing is written outside the checkout: the libraries' caches and configuration go to .cache.
 export TMPDIR            := $(CACHE)/tmp
 export XDG_CACHE_HOME    := $(CACHE)
 export PIP_CACHE_DIR     := $(CACHE)/pip
@@ -61,7 +61,7 @@ RUN    = --profile '$(PROFILE)' $(if $(DATA),--data '$(DATA)') $(if $(LIMIT),--l
 	$(if $(DEFENCES),--defences '$(DEFENCES)') $(if $(EXTRACTOR),--extractor '$(EXTRACTOR)') \
 	$(if $(AT_EPOCHS),--at-epochs '$(AT_EPOCHS)') $(EXTRA)
 
-# Tests that need what this machine lacks are left out; EXTRA="-m slow" replaces the choice.
+# Tests that this machine cannot run are left out; EXTRA="-m slow" replaces the selection.
 HAVE_GPU = $(shell nvidia-smi -L 2>/dev/null | head -n 1)
 MARKS    = not slow$(if $(UNMASK_PHOTOS),, and not photos)$(if $(HAVE_GPU),, and not gpu)
 
@@ -121,10 +121,10 @@ tables: evaluate ## Tables II to IV and the AUCs, from the rows
 figures: evaluate ## the figures, from the rows
 	$(UNMASK) figures $(RUN)
 
-report: evaluate ## tables, figures and the summary beside the paper's numbers
+report: evaluate ## tables, figures and the summary, with the paper's numbers
 	$(UNMASK) report $(RUN)
 
-compare: setup ## the results beside the paper's; with K_WEIGHTS=file, that K beside ours on the same images
+compare: setup ## compare the results with the paper's; with K_WEIGHTS=file, that K with ours on the same images
 	$(UNMASK) compare $(RUN)
 
 study: setup ## M's accuracy under the four presets of the attacks: where the paper's numbers come from

@@ -1,4 +1,4 @@
-"""Atomic file writing, JSON and hashes: nothing half-written is ever left under its final name."""
+"""Atomic file writing, JSON and hashes: a half-written file never has its final name."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def read_json(path: str | Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise InputError(f"{path} does not exist. Check the path, or make the file first.") from error
+        raise InputError(f"{path} does not exist. Check the path, or create the file first.") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not valid JSON ({error}). Delete it or restore it, then run again.") from error
     except OSError as error:
@@ -107,10 +107,10 @@ def sha256(path: str | Path) -> str:
 class HashCache:
     """SHA-256 of files, remembered by (path, size, mtime_ns, inode) in one JSON file.
 
-    A file that changed in the last two seconds is hashed each time: a second change could leave its times as they were.
+    A file that changed in the last two seconds is hashed each time: a second change might not change its time.
 
     Args:
-        path: the JSON file; it is read now, where it is there and whole, and written by `save`.
+        path: the JSON file; it is read at once, if it exists and is valid, and written by `save`.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -140,7 +140,7 @@ class HashCache:
         return value
 
     def save(self) -> None:
-        """Writes what was learned since."""
+        """Writes the file, if hashes were added."""
         if self._changed:
             write_text(self.path, json.dumps(self._known))
             self._changed = False
@@ -148,7 +148,7 @@ class HashCache:
 
 @contextmanager
 def locked(path: str | Path) -> Iterator[None]:
-    """Holds the lock file `path` alone; waits for others. Where the file system knows no locks, it does not wait."""
+    """Holds an exclusive lock on the file `path`; waits for other holders, unless the file system has no locks."""
     import fcntl
 
     Path(path).parent.mkdir(parents=True, exist_ok=True)

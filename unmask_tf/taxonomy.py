@@ -111,7 +111,7 @@ class Taxonomy:
         parts: part names; position + 1 is K's class index.
         classes: class name -> expected part names (a row of V).
         class_sets: name -> class names, in the order that decides ties.
-        mirror: part -> the part that it becomes in a left-right mirrored image; the others keep their names.
+        mirror: part -> the part that it becomes in a left-right mirrored image; other parts keep their names.
     """
 
     parts: tuple[str, ...]
@@ -145,7 +145,7 @@ class Taxonomy:
     def _refuse_repeats(where: str, names: tuple[str, ...]) -> None:
         for name, count in Counter(names).items():
             if not isinstance(name, str) or not name:
-                raise InputError(f"{where} holds {name!r}, which is no name. Give names as text.")
+                raise InputError(f"{where} holds {name!r}, which is not a name. Give names as text.")
             if count > 1:
                 raise InputError(f"{where} names '{name}' {count} times. Name it once.")
 
@@ -200,7 +200,7 @@ class Taxonomy:
     def from_json(cls, path: str | Path) -> Taxonomy:
         """Reads `{"parts": [...], "classes": {class: [parts]}, "class_sets": {name: [classes]}}`.
 
-        It may also hold `"mirror": {part: part}`; without it, the paper's vehicle and coach sides change places where
+        It may also hold `"mirror": {part: part}`; without it, the paper's vehicle and coach sides are exchanged if
         the taxonomy has them.
 
         Raises:
@@ -225,7 +225,7 @@ class Taxonomy:
 
 
 def _names(value: object) -> tuple[str, ...]:
-    # tuple() would take a text apart into letters.
+    # tuple() would split a text into its letters.
     if not isinstance(value, list):
         raise TypeError(f"{value!r} is not a list of names")
     return tuple(value)

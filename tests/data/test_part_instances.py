@@ -242,7 +242,7 @@ def test_what_is_written_is_read_back(folder):
     [
         (PartInstance("wing", (0, 0, 1, 1)), "'wing' is not in the taxonomy"),
         (PartInstance("tail", (0, 0, 9, 1)), "outside its image"),
-        (PartInstance("tail", (2, 2, 2, 3)), "of no size"),
+        (PartInstance("tail", (2, 2, 2, 3)), "no area"),
         (PartInstance("tail", (0, 0, 1, 1), {"size": [6, 5], "counts": [30]}), r"size \[6, 5\]"),
     ],
 )
@@ -279,8 +279,8 @@ def rle(counts, size=(5, 6)):
         ),
         (coco([{}, {"bbox": [-1.5, 1, 3, 2]}]), r"annotation 2 has the bbox \[-1.5, 1, 3, 2\] outside"),
         (coco([{"bbox": [6, 1, 1, 2]}]), "outside its image"),  # within the tolerance, but no pixel is left
-        (coco([{"bbox": [1, 1, 0, 2]}]), r"annotation 1 has the bbox \[1, 1, 0, 2\], of no size"),
-        (coco([{"bbox": [3, 1, -2, 2]}]), r"\[3, 1, -2, 2\], of no size"),
+        (coco([{"bbox": [1, 1, 0, 2]}]), r"annotation 1 has the bbox \[1, 1, 0, 2\], which has no area"),
+        (coco([{"bbox": [3, 1, -2, 2]}]), r"\[3, 1, -2, 2\], which has no area"),
         (coco([{"bbox": [1, 1, float("nan"), 2]}]), "bbox .*nan"),
         (coco([{"bbox": [1, 1, float("inf"), 2]}]), "bbox .*inf"),
         (coco([{"bbox": [1, 1, 10**400, 2]}]), "bbox"),

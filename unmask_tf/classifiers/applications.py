@@ -176,8 +176,8 @@ def _transfer(source: keras.Model, backbone: keras.Model) -> None:
     for ours, theirs in zip(targets, sources, strict=True):
         values = theirs.get_weights()
         if isinstance(ours, keras.layers.Normalization) and np.allclose(values[1], _IMAGENET_STD, atol=1e-3):
-            # EfficientNet's ImageNet file holds the standard deviation where the variance belongs; Keras mends it by a
-            # second Rescaling that exists only with weights="imagenet". Squaring gives the same function everywhere.
+            # EfficientNet's ImageNet file holds the standard deviation where the variance belongs; Keras corrects it
+            # by a second Rescaling, which exists only with weights="imagenet". Squaring gives the same function always.
             values[1] = np.square(values[1])
         ours.set_weights(values)
         if isinstance(ours, keras.layers.Normalization):

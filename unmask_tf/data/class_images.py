@@ -73,7 +73,7 @@ def read_class_images(root: str | Path, names: Sequence[str], classes: Sequence[
         size: side S of the images, pixels; see `resize_and_crop`.
 
     Raises:
-        InputError: `size` is too small, a folder is no class, or a file is damaged.
+        InputError: `size` is too small, a folder is not a class, or a file is damaged.
     """
     if size < 1:
         raise InputError(f"the image size is {size}; it must be at least 1 pixel.")
@@ -81,7 +81,7 @@ def read_class_images(root: str | Path, names: Sequence[str], classes: Sequence[
     for i, name in enumerate(names):
         folder = Path(name).parent.name
         if folder not in classes:
-            raise InputError(f"{Path(root) / name} lies in no folder of a class ({', '.join(classes)}).")
+            raise InputError(f"{Path(root) / name} is not in the folder of a class ({', '.join(classes)}).")
         images[i], labels[i] = resize_and_crop(read_image(Path(root) / name), size), list(classes).index(folder)
     return ImageSet(images, labels, tuple(names), tuple(classes))
 
@@ -147,7 +147,7 @@ def _class_files(folder: Path, classes: tuple[str, ...]) -> list[Path]:
     files = [path for path in entries if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
     if not files:
         raise InputError(
-            f"the class folder {folder} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))}), only {entries[0].name} "
-            "and the like. Convert the files or rename them."
+            f"the class folder {folder} holds no image ({', '.join(sorted(IMAGE_SUFFIXES))}), only files such as "
+            f"{entries[0].name}. Convert the files or rename them."
         )
     return files

@@ -1,4 +1,4 @@
-"""Masks of COCO annotations: polygons, uncompressed and compressed RLE, checked before pycocotools sees them."""
+"""Masks of COCO annotations: polygons, uncompressed and compressed RLE, checked before pycocotools decodes them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pycocotools import mask as coco_mask
 
 from unmask_tf.errors import InputError
 
-# Corners clicked by hand slip over the image's edge; in real photographs by 1.4 pixels at most, in 3 polygons of 2331.
-# pycocotools cuts them off there.
+# Corners clicked by hand may lie outside the image: in real photographs by at most 1.4 pixels, in 3 of 2331 polygons.
+# pycocotools clips them.
 POLYGON_TOLERANCE = 2.0
 
 
@@ -73,11 +73,11 @@ def is_number(value: Any) -> bool:
 
 def _check_polygons(polygons: list, height: int, width: int) -> None:
     if not polygons:
-        raise InputError("the segmentation is an empty list; leave it out for a box alone.")
+        raise InputError("the segmentation is an empty list; leave it out if there is only a box.")
     for polygon in polygons:
         if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2 or not all(map(is_number, polygon)):
             raise InputError(
-                f"the polygon {str(polygon)[:80]} is not [x, y, x, y, x, y, ...] with three points or more."
+                f"the polygon {str(polygon)[:80]} is not [x, y, x, y, x, y, ...] with at least three points."
             )
         xs, ys = polygon[0::2], polygon[1::2]
         if max(-min(xs), -min(ys), max(xs) - width, max(ys) - height) > POLYGON_TOLERANCE:
@@ -88,7 +88,10 @@ def _check_polygons(polygons: list, height: int, width: int) -> None:
 
 
 def _run_lengths(counts: str | bytes) -> list[int] | None:
-    """Run lengths of COCO's compressed RLE: 5 bits a character, differences to the run before last. None: damaged."""
+    """Run lengths of COCO's compressed RLE; None: damaged.
+
+    A character has 5 bits of a number; from the fourth on, numbers are differences from the last run but one.
+    """
     characters = counts if isinstance(counts, bytes) else counts.encode("utf-8")
     runs: list[int] = []
     value = shift = 0

@@ -43,7 +43,7 @@ class PartInstance:
     Attributes:
         part: a name of `Taxonomy.parts`.
         box: (y1, x1, y2, x2) in pixels, half-open, inside the image.
-        segmentation: COCO RLE, COCO polygons ([[x, y, x, y, ...], ...]), or None for a box alone.
+        segmentation: COCO RLE, COCO polygons ([[x, y, x, y, ...], ...]), or None if there is only a box.
         object: class of the object that owns the part, if known.
     """
 
@@ -74,7 +74,7 @@ class PartDataset:
         return len(self.images)
 
     def spread(self, count: int | None) -> PartDataset:
-        """At most `count` images, evenly spaced in file order, so that every source of images has its share."""
+        """At most `count` images, evenly spaced in file order, so that all sources are represented."""
         if count is None or count >= len(self.images):
             return self
         return PartDataset(self.taxonomy, tuple(self.images[i * len(self.images) // count] for i in range(count)))
@@ -97,8 +97,8 @@ class PartDataset:
     def load_instances(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Parts of image `index`.
 
-        A segmentation's box is the mask's tight box. A box alone (or a segmentation too thin to cover one pixel) is
-        rounded to whole pixels, at least one, and has an all-False mask.
+        A segmentation's box is the mask's tight box. A box without segmentation (or with one too thin to cover a pixel)
+        is rounded to at least one whole pixel, and its mask is all False.
 
         Returns:
             class_ids int32 (N,): position in the taxonomy + 1; boxes int32 (N, 4): y1, x1, y2, x2, half-open pixels;
@@ -130,17 +130,17 @@ def read_part_instances(
 ) -> PartDataset:
     """Reads and validates a COCO file of part annotations; pixels and masks are not decoded yet.
 
-    Categories are matched by name, so their ids are free. Images without annotations stay, as negatives. Boxes up to
-    `BOX_TOLERANCE` pixels beyond the image are cut off at its edge.
+    Categories are matched by name, so their ids may be any. Images without annotations are kept as negatives. Boxes
+    that extend up to `BOX_TOLERANCE` pixels beyond the image are clipped to it.
 
     Args:
         json_path: the COCO file.
         image_dir: folder of the images; `file_name` is relative to it.
         taxonomy: names the parts.
-        limit: keeps the first images in sorted file order.
+        limit: at most this many images, the first in sorted file order.
 
     Raises:
-        InputError: names the file, the annotation or image id and the offending value.
+        InputError: the file is missing or invalid; the message names the annotation or image and the value.
     """
     json_path, image_dir = Path(json_path), Path(image_dir)
     if limit is not None and limit < 1:
@@ -191,7 +191,7 @@ def write_part_instances(json_path: str | Path, images: Sequence[PartImage], tax
 
 
 def _geometry(instance: PartInstance, image: PartImage) -> dict[str, Any]:
-    """COCO's bbox, area and, where there is a mask, segmentation."""
+    """COCO's bbox, area and, if there is a mask, segmentation."""
     y1, x1, y2, x2 = (float(value) for value in instance.box)
     area = (y2 - y1) * (x2 - x1)
     geometry: dict[str, Any] = {}
@@ -205,7 +205,7 @@ def _geometry(instance: PartInstance, image: PartImage) -> dict[str, Any]:
 
 
 def _whole_pixels(box: tuple[float, float, float, float], image: PartImage) -> tuple[int, int, int, int]:
-    """Corners rounded to the nearest pixel edge, moved apart where that leaves no pixel."""
+    """Corners rounded to the nearest pixel edge, moved apart if that leaves no pixel."""
     sides = []
     for low, high, size in ((box[0], box[2], image.height), (box[1], box[3], image.width)):
         start = min(math.floor(low + 0.5), size - 1)
@@ -314,13 +314,13 @@ def _instance(annotation: dict, entry: dict, names: dict[int, str], where: str) 
 
 
 def _box(bbox: Any, entry: dict, where: str) -> tuple[float, float, float, float]:
-    """COCO's [x, y, w, h] -> (y1, x1, y2, x2), cut off at the image's edge."""
+    """COCO's [x, y, w, h] -> (y1, x1, y2, x2), clipped to the image."""
     if not isinstance(bbox, list) or len(bbox) != 4 or not all(is_number(value) for value in bbox):
         raise InputError(f"{where} has the bbox {bbox!r}; give [x, y, width, height] in pixels.")
     x, y, w, h = bbox
     height, width = entry["height"], entry["width"]
     if w <= 0 or h <= 0:
-        raise InputError(f"{where} has the bbox {bbox}, of no size. Give a positive width and height, or drop it.")
+        raise InputError(f"{where} has the bbox {bbox}, which has no area. Give it a width and height, or drop it.")
     y1, x1, y2, x2 = max(y, 0), max(x, 0), min(y + h, height), min(x + w, width)
     if max(-x, -y, x + w - width, y + h - height) > BOX_TOLERANCE or y1 >= y2 or x1 >= x2:
         raise InputError(

@@ -14,9 +14,9 @@ class SyntheticConfig:
         parts_images: K's images in train, val, test, over all classes.
         class_images: M's and D's images per class in train, val, test.
         texture_amplitude: peak of the class texture's luminance, in units of 1/255; in K's images its class is random.
-        opponent_amplitude: peak of the class texture's colour-opponent grating, which only class images carry.
+        opponent_amplitude: peak of the class texture's colour-opponent grating, which only class images have.
         class_hard_share: share of hard scenes (dark, small, cropped, hidden or alike) among the class images.
-        seed: root seed of every drawing.
+        seed: root of every image's own seed.
     """
 
     image_size: int = 64

@@ -28,10 +28,10 @@ class SplitManifest:
 
 
 def make_split(names: Iterable[str], fractions: Mapping[str, float], seed: int) -> dict[str, tuple[str, ...]]:
-    """Splits names at random; every name lands in exactly one split.
+    """Splits names at random; every name is in exactly one split.
 
-    The names are sorted, then shuffled by `random.Random(seed)`, so that only their set matters. Split k ends at
-    round(n * (sum of the first k fractions)), halves rounded up.
+    The names are sorted, then shuffled by `random.Random(seed)`, so that their given order does not matter. Split k
+    ends at round(n * (sum of the first k fractions)), halves rounded up.
 
     Args:
         names: distinct names, in any order.
@@ -42,7 +42,7 @@ def make_split(names: Iterable[str], fractions: Mapping[str, float], seed: int) 
         split name -> its names, sorted.
 
     Raises:
-        InputError: there are no names, a name occurs twice, or the fractions are no shares.
+        InputError: there are no names, a name occurs twice, or the fractions are not shares.
     """
     ordered = sorted(names)
     for first, second in itertools.pairwise(ordered):
@@ -56,7 +56,7 @@ def make_split(names: Iterable[str], fractions: Mapping[str, float], seed: int) 
     start, share = 0, 0.0
     for split, fraction in fractions.items():
         share += fraction
-        # 0.3 + 0.6 is a little less than 0.9: without this rounding, such sums decide where an exact half goes.
+        # 0.3 + 0.6 is a little less than 0.9: without this rounding, such errors decide how an exact half is rounded.
         stop = math.floor(round(share * len(ordered), 6) + 0.5)
         splits[split] = tuple(sorted(ordered[start:stop]))
         start = stop
@@ -87,7 +87,7 @@ def read_manifest(path: str | Path, root: str | Path | None = None) -> SplitMani
 
     Args:
         path: the manifest.
-        root: where given, every name must be a file or folder in it.
+        root: if given, every name must be a file or folder in it.
 
     Raises:
         InputError: the file is missing or damaged, a name is in two splits, or a name is missing from `root`.

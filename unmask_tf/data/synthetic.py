@@ -77,7 +77,7 @@ def _hash(config: SyntheticConfig, taxonomy: Taxonomy) -> str:
 
 
 def _units(root: Path, config: SyntheticConfig) -> Iterator[tuple[str, str, str, list[Path]]]:
-    """(name, stream, split, files): the pieces that a killed build keeps once they are done."""
+    """(name, stream, split, files): the pieces of a build; an interrupted one keeps those that are finished."""
     for split, count in zip(SPLITS, config.parts_images, strict=True):
         files = [root / "images" / split / f"{index:06d}.png" for index in range(count)]
         yield f"images/{split}", "images", split, files
@@ -119,7 +119,7 @@ def _draw_classes(config: SyntheticConfig, split: str, files: list[Path], bar: t
 
 
 def _known_state(root: Path, digest: str) -> list[str]:
-    """Names of the finished units of this very dataset; clears what another configuration left."""
+    """Names of this dataset's finished units; removes files of another configuration."""
     states = [root / "manifest.json", root / "building.json"]
     content = [root / "images", root / "classes", *(root / f"parts_{split}.json" for split in SPLITS)]
     if not any(state.exists() for state in states):
@@ -146,9 +146,9 @@ def _known_state(root: Path, digest: str) -> list[str]:
 def build_dataset(root: str | Path, config: SyntheticConfig, taxonomy: Taxonomy = UNMASK) -> None:
     """Draws the embedded dataset below `root`.
 
-    A finished dataset of the same configuration is left alone; missing files are drawn again; one of another
-    configuration is replaced; a killed build goes on after its last finished split. Every image has its own seed,
-    (seed, stream, split, index), and is the same however much of the dataset is drawn.
+    A finished dataset of the same configuration is kept (missing files are drawn again), one of another configuration
+    is replaced, and an interrupted build continues after its last finished split. Every image has its own seed,
+    (seed, stream, split, index), and does not depend on how much of the dataset is drawn.
 
     Args:
         root: folder of the dataset; made if needed.

@@ -18,7 +18,7 @@ def cloth(rng: np.random.Generator) -> Colour:
 
 
 def _hair_behind(drawing: Drawing, hair: int, colour: Colour, style: int, yaw: float) -> None:
-    """What hangs behind the neck or stands above the head, in four of five styles; painted before the body."""
+    """The hair behind the neck and above the head, in four of five styles; painted before the body."""
     if style == 1:
         drawing.add(smooth([(-0.58, -0.3), (0.58, -0.3), (0.64, 0.62), (-0.64, 0.62)], 2), colour, hair)
     elif style == 2:
@@ -87,7 +87,7 @@ def _face(
 def _head(drawing: Drawing, rng: np.random.Generator, head: int, hair: int, look: dict) -> None:
     yaw, skin = look["yaw"], look["skin"]
     for side in (-1.0, 1.0):
-        # Turning the head hides the ear of the far side.
+        # A turned head hides its far ear.
         if side * yaw < 0.35:
             ear = drawing.part("ear", head)
             drawing.add(ellipse(side * 0.47, 0.06, 0.115, 0.15), scaled(skin, 0.95), ear)
@@ -129,7 +129,7 @@ def _arm(drawing: Drawing, pose: int, side: float, shoulder: Point, reach: float
 
 
 def person(rng: np.random.Generator) -> Drawing:
-    """A portrait or a full-body view of a person with a large head; now and then from behind."""
+    """A portrait or a full-body view of a person with a large head; occasionally from behind."""
     portrait = rng.random() < 0.5
     drawing = Drawing(grounded=not portrait, bleeds=portrait, max_turn=7.0)
     skin = mix((252.0, 216.0, 184.0), (112.0, 70.0, 46.0), float(rng.random()) ** 1.3)
@@ -198,7 +198,7 @@ _BOTTLES = {
 
 
 def bottle(rng: np.random.Generator) -> Drawing:
-    """A bottle of one of five outlines, glassy or opaque, upright or tilted, mostly with its cap."""
+    """A bottle of one of five outlines, glassy or opaque, upright or tilted, usually with its cap."""
     drawing = Drawing(max_turn=14.0)
     outline, cap_share = _BOTTLES[str(rng.choice(list(_BOTTLES)))]
     widen = rng.uniform(0.95, 1.45)
@@ -210,7 +210,7 @@ def bottle(rng: np.random.Generator) -> Drawing:
     glass = smooth(ring, 2, 0.2)
     drawing.add(glass, colour, body, 0.1, alpha)
     if alpha < 1.0:
-        # The liquid stands in the lower part of a clear bottle.
+        # The liquid fills the lower part of a clear bottle.
         level = -rng.uniform(0.3, 0.62)
         wet = [(0.93 * x, max(y, level)) for x, y in glass]
         drawing.add(wet, hsv(rng.random(), rng.uniform(0.4, 0.9), rng.uniform(0.4, 0.9)), body, 0.1, 0.7)

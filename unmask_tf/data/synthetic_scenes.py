@@ -38,7 +38,7 @@ DRAWERS: dict[str, Callable[[np.random.Generator], Drawing]] = {
 }
 CLASSES: tuple[str, ...] = tuple(DRAWERS)
 
-# A smaller or more hidden piece is not annotated: nobody could name it.
+# Smaller or more hidden pieces are not annotated, because nobody could name them.
 MIN_AREA = 6.0 / 64**2
 MIN_VISIBLE = 0.25
 HARD_SHARE = 0.14
@@ -133,7 +133,7 @@ def _background(raster: Raster, rng: np.random.Generator) -> Colour:
             _paint(raster, box(x - w * 0.8, y - h * 0.8, x + w * 0.8, y + h * 0.8), mix(frame, above, 0.6), 0.3)
     _paint(raster, box(0, horizon, 1, 1), below, rng.uniform(-0.15, 0.2))
     for _ in range(int(rng.integers(0, 4))):
-        # Discs, rings, rectangles and splinters that a careless detector takes for wheels, eyes, plates or windows.
+        # Discs, rings, rectangles and splinters that a careless detector mistakes for wheels, eyes, plates or windows.
         x, y, r = rng.uniform(0, 1), rng.uniform(0, 1), rng.uniform(0.02, 0.09)
         tone = mix(
             hsv(rng.random(), rng.uniform(0, 0.7), rng.uniform(0.2, 0.95)), below if y > horizon else above, 0.35
@@ -241,9 +241,9 @@ def texture(class_name: str, rng: np.random.Generator, *, size: int, amplitude: 
 
 
 def opponent_grating(class_name: str, rng: np.random.Generator, *, size: int, amplitude: float) -> np.ndarray:
-    """A grating without luminance: its three channels sum to zero. Direction, frequency and colour are the class's.
+    """A grating without luminance: its three channels sum to zero. Direction, frequency and colour depend on the class.
 
-    The part of the class texture that M learns fastest and an attacker moves most cheaply; K never sees it in training.
+    The part of the class texture that M learns fastest and an attacker changes best; K never sees it in training.
 
     Args, Returns: as `texture`.
     """
@@ -290,7 +290,7 @@ def draw_scene(
 ) -> Scene:
     """Draws one object of a class in a random scene.
 
-    The class images (for M and D) carry their own class's texture. K's images carry the texture of a class drawn at
+    Class images (for M and D) have their own class's texture. K's images have the texture of a class drawn at
     random, so that parts and texture are uncorrelated: the robust distribution of Equation 7.
 
     Args:
@@ -309,7 +309,7 @@ def draw_scene(
         if name is not None and name not in DRAWERS:
             raise InputError(f"the embedded dataset has no class '{name}'. Choose one of: {', '.join(CLASSES)}.")
     if size < 16:
-        raise InputError(f"image size {size}: scenes are drawn from 16 pixels a side upwards.")
+        raise InputError(f"image size {size}: scenes need a side of at least 16 pixels.")
     troubles: tuple[str, ...] = ()
     if rng.random() < hard_share:
         troubles = tuple(str(t) for t in rng.choice(_TROUBLES, size=int(rng.integers(1, 3)), replace=False))

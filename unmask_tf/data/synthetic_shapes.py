@@ -1,8 +1,8 @@
 """Vector shapes of the embedded dataset: polygons with owners, a mild 3-D camera, and an exact rasteriser.
 
 A drawing is a list of filled polygons, painted in order. Every polygon belongs to an *owner*: a part instance, or a
-nameless piece of the object. The rasteriser keeps the topmost owner of each subpixel, so that a part's mask is what
-is visible of it. The owner of a nested part (an eye) counts for its parents (the head) too, as in PASCAL-Part.
+nameless piece of the object. The rasteriser keeps the topmost owner of each subpixel, so that a part's mask is its
+visible area. The owner of a nested part (an eye) counts for its parents (the head) too, as in PASCAL-Part.
 """
 
 from __future__ import annotations
@@ -192,7 +192,7 @@ class Camera:
 
 
 class Placement:
-    """A rigid body in front of a camera: turned by yaw (degrees), then moved. Paints faces that look at the viewer."""
+    """A rigid body in front of a camera: turned by yaw (degrees), then moved. Paints its visible faces."""
 
     def __init__(self, camera: Camera, yaw: float, position: tuple[float, float] = (0.0, 0.0)):
         self.camera = camera
@@ -233,7 +233,7 @@ class Placement:
         shade: float = 0.08,
         rounds: int = 0,
     ) -> bool:
-        """Paints a flat face unless it looks away. Returns whether it is seen."""
+        """Paints a flat face unless it is turned away. Returns whether it is visible."""
         sight, light = self.cosine(points, inside)
         if sight <= 0.02:
             return False

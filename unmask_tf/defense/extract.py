@@ -63,7 +63,7 @@ class PartExtractor:
         weights: K's weights, a Matterport-layout `.h5`.
         taxonomy: names K's class indices (position + 1).
         batch_size: images per network call; the last batch is padded, so that K compiles once.
-        dtype: `float32`; or `bfloat16` for most of the arithmetic, which pays on processors with bfloat16 instructions
+        dtype: `float32`; or `bfloat16` for most of the arithmetic, faster on processors with bfloat16 instructions
             (lscpu: avx512_bf16, amx_bf16).
         crop_canvas: cut the square canvas's zero padding to the next multiple of 64; parts near the border change.
 
