@@ -19,9 +19,8 @@ from unittest.mock import patch
 import numpy as np
 import torch
 from attack_modules import target_of
+from attack_rows import row_set
 from torch import nn
-from unmask_tf.reproduce.records import CellKey, Record
-from unmask_tf.reproduce.soundness import BETWEEN_CELLS, failed_checks
 
 from unmask_tf.attacks import advertorch_bridge as bridge
 from unmask_tf.attacks import module as evaluation
@@ -32,6 +31,8 @@ from unmask_tf.attacks.module import logits_of
 from unmask_tf.attacks.protocol import AttackResult
 from unmask_tf.attacks.threat_models import ThreatModel, threat_model
 from unmask_tf.attacks.watched import Watched
+from unmask_tf.experiment.rows import RowSet
+from unmask_tf.report.soundness import BETWEEN_CELLS, unsound
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "attack_checks.md"
 BEGIN, END = "<!-- table: begin -->\n", "<!-- table: end -->\n"
@@ -238,8 +239,8 @@ def caught(fault: Fault) -> set[str]:
         checks = check_attack(target, images, given, result, fault.threat)
     usable = np.isfinite(result.images).all(axis=(1, 2, 3))
     right = int(((result.predictions == labels) | ~usable).sum())
-    failed = failed_checks([*_sound_records(), _record("pgd_linf", EPSILON_255, right, checks)])
-    names = failed.get((("conv", "waves", "pgd_linf", EPSILON_255), "none"), ())
+    failed = unsound([*_sound_records(), _record("pgd_linf", EPSILON_255, right, checks)])
+    names = failed.get(("conv", "waves", "pgd_linf", EPSILON_255, "none"), ())
     return {name for name, holds in checks.items() if not holds} | set(names)
 
 
@@ -247,19 +248,18 @@ _IMAGES = 36
 
 
 @functools.cache
-def _sound_records() -> tuple[Record, ...]:
+def _sound_records() -> tuple[RowSet, ...]:
     """What the faulty PGD is compared with: no attack, MI, and PGD of a smaller budget."""
     images, labels = waves(_IMAGES, seed=2)
     records = [_record("none", 0, int((logits_of(network(), images).argmax(1) == labels).sum()), {})]
     for name, epsilon in (("mia_linf", EPSILON_255), ("pgd_linf", 0.8 * EPSILON_255)):
         result = attack(network(), images, labels, threat_model(name, epsilon, preset="strong"), seed=0)
-        records.append(_record(name, epsilon, int((result.predictions == labels).sum()), {"finite": True}))
+        records.append(_record(name, epsilon, int((result.predictions == labels).sum()), {"loss_rises": True}))
     return tuple(records)
 
 
-def _record(name: str, epsilon: float, correct: int, checks: dict[str, bool]) -> Record:
-    key = CellKey("faults", "waves", "conv", "none", name, epsilon)
-    return Record(key=key, config_hash="x", n=_IMAGES, correct=correct, checks=checks)
+def _record(name: str, epsilon: float, correct: int, checks: dict[str, bool]) -> RowSet:
+    return row_set("conv", name, epsilon, correct, _IMAGES, checks)
 
 
 def table(found: Callable[[str], set[str]]) -> str:

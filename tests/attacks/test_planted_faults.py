@@ -8,7 +8,6 @@ import planted_faults
 import pytest
 from attack_modules import target_of
 from planted_faults import DOCUMENT, FAULTS, SOUND, Fault, caught, network, waves
-from unmask_tf.reproduce.soundness import BETWEEN_CELLS
 
 from unmask_tf.attacks import advertorch_bridge as bridge
 from unmask_tf.attacks.advertorch_bridge import attack
@@ -17,6 +16,7 @@ from unmask_tf.attacks.evidence import check_attack
 from unmask_tf.attacks.module import logits_of
 from unmask_tf.attacks.protocol import ATTACKS
 from unmask_tf.attacks.threat_models import threat_model
+from unmask_tf.report.soundness import BETWEEN_CELLS
 
 # By whom each fault must be caught, whatever else fails with it.
 CAUGHT_BY = {

@@ -2,14 +2,14 @@
 
 import numpy as np
 import pytest
+from attack_rows import row_set
 from planted_faults import waves
-from unmask_tf.reproduce.records import CellKey, Record
-from unmask_tf.reproduce.soundness import failed_checks
 
 from unmask_tf.attacks.evidence import checked_attack
 from unmask_tf.attacks.module import logits_of
 from unmask_tf.attacks.protocol import ATTACKS, Target
 from unmask_tf.attacks.threat_models import threat_model
+from unmask_tf.report.soundness import unsound
 
 
 @pytest.mark.slow
@@ -35,7 +35,7 @@ def test_strong_attacks_on_a_trained_model_are_sound(architecture):
             break
     assert accuracy >= 0.9, "the network did not learn, so nothing was tested"
 
-    records = [_record(architecture, "none", 0, int(np.round(accuracy * len(truth))), {})]
+    records = [row_set(architecture, "none", 0, int(np.round(accuracy * 24)), 24, {})]
     for name in ATTACKS:
         for epsilon in (8, 16) if name.endswith("linf") else (300, 600):
             threat = threat_model(name, epsilon, preset="strong")
@@ -43,10 +43,5 @@ def test_strong_attacks_on_a_trained_model_are_sound(architecture):
             failed = [check for check, holds in attacked.checks.items() if not holds]
             assert failed == [], (name, epsilon, attacked.threat.iterations)
             right = int((attacked.logits.argmax(axis=1) == truth).sum())
-            records.append(_record(architecture, name, epsilon, right, attacked.checks))
-    assert failed_checks(records) == {}
-
-
-def _record(model: str, attack_name: str, epsilon: float, correct: int, checks: dict[str, bool]) -> Record:
-    key = CellKey("waves", "waves", model, "none", attack_name, epsilon)
-    return Record(key=key, config_hash="x", n=24, correct=correct, checks=checks)
+            records.append(row_set(architecture, name, epsilon, right, 24, attacked.checks))
+    assert unsound(records) == {}

@@ -364,5 +364,5 @@ def test_the_benign_threshold_flags_as_many_as_it_may(levels, twentieths):
     ],
 )
 def test_a_benign_threshold_wants_numbers_and_a_rate(scores, max_fpr, message):
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(ValueError, match=message):
         benign_threshold(np.array(scores), max_fpr)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from unmask_tf.attacks.checks import CHECKS, WARNINGS, few
+from unmask_tf.attacks.checks import BY_CONSTRUCTION, CHECKS, WARNINGS, few
 from unmask_tf.experiment.rows import RowSet
 from unmask_tf.report.cells import DEFENCES, attack_label, cell_rank, in_order, label, rank, setup_labels, target
 from unmask_tf.report.text import markdown, span
@@ -31,7 +31,7 @@ Attack = tuple[str, str, str, float, str]
 
 def evidence_checks() -> tuple[str, ...]:
     """The checks whose success says something of an attack: those that do not hold by construction."""
-    return tuple(CHECKS)
+    return tuple(name for name in CHECKS if name not in BY_CONSTRUCTION)
 
 
 def meaning(check: str) -> str:
