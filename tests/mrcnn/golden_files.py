@@ -145,7 +145,8 @@ def in_their_order(equal: np.ndarray) -> np.ndarray:
     order = np.arange(len(equal))
     for place in np.flatnonzero(~equal.diagonal()):
         neighbours = [other for other in (place - 1, place + 1) if 0 <= other < len(equal) and equal[place, other]]
-        order[place] = neighbours[0] if neighbours else place
+        assert neighbours, f"no row of ours near place {place} is row {place} of theirs"
+        order[place] = neighbours[0]
     assert sorted(order) == list(range(len(equal)))
     assert (order != np.arange(len(order))).mean() < 0.1
     return order

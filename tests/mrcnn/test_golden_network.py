@@ -135,6 +135,29 @@ def test_detect_finds_what_matterports_detect_finds(runs: Any, name: str) -> Non
     golden.assert_found(runs(name)[1], name)
 
 
+def test_a_filter_off_by_a_hundredth_exceeds_the_bounds(network: Any) -> None:
+    case, stored, model = CASES["square"], golden.arrays("network_square"), network("square")
+    kernel = named_weights(model.keras_model)["res4b_branch2b/kernel"]
+    before = np.array(kernel.value)
+    kernel.assign(before * np.where(np.arange(before.shape[-1]) == 0, 1.01, 1.0))
+    out = model.keras_model.predict_on_batch(model._inputs([golden.picture(case)])[0])
+    kernel.assign(before)
+    for name in ("rpn_class", "rpn_bbox"):
+        assert np.abs(np.asarray(out[name])[0, :: case["rpn_step"]] - stored[name]).max() > 3e-4
+    assert not golden.rows_equal(stored["detections"], np.asarray(out["detections"])[0]).diagonal().all()
+
+
+def test_only_neighbours_whose_scores_nearly_tie_may_change_places() -> None:
+    theirs = golden.arrays("network_padded")["detections"]
+    places = np.arange(len(theirs))
+    tie = int(np.diff(theirs[:, 5]).argmax())
+    exchanged = np.concatenate([places[:tie], [tie + 1, tie], places[tie + 2 :]])
+    assert golden.in_their_order(golden.rows_equal(theirs, theirs[exchanged])).tolist() == exchanged.tolist()
+    for other in (np.roll(places, 1), places[::-1], np.concatenate([places[2:4], places[:2], places[4:]])):
+        with pytest.raises(AssertionError):
+            golden.in_their_order(golden.rows_equal(theirs, theirs[other]))
+
+
 def test_detections_on_a_scaled_canvas_return_to_the_image_as_matterports() -> None:
     case, stored = CASES["scaled"], golden.arrays("network_scaled")
     original = (case["height"], case["width"])
