@@ -66,9 +66,16 @@ def assert_equal_in_double_precision(found):
 
 
 def assert_as_exact_as_keras(found):
-    """Keras' own rounding error is the scale: each processor sums the same products in another order."""
     for name in ("copy", "folded"):
-        assert found[name].max() < 8 * found["keras"].max(), name
+        assert found[name].max() < rounding(found), name
+
+
+def rounding(found):
+    """Keras' own error is the scale: each processor sums the same products in another order.
+
+    Of a dozen logits it may be small by chance, but 50 layers seldom leave less than 16 units in the last place.
+    """
+    return 8 * max(found["keras"].max(), 2e-6)
 
 
 def other_epsilon(module):
@@ -115,7 +122,7 @@ def test_a_planted_fault_exceeds_the_bounds(smooth_network, fault):
     for kind, bound in (("logits", 1e-9), ("gradient", 1e-6)):
         assert found[kind]["double"].max() > 10 * bound
         if fault is not one_weight_off_by_a_hundredth:  # which changes no more than rounding does
-            assert found[kind]["copy"].max() > 8 * found[kind]["keras"].max()
+            assert found[kind]["copy"].max() > rounding(found[kind])
 
 
 def drawn_images(count, size):
