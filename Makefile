@@ -66,7 +66,7 @@ HAVE_GPU = $(shell nvidia-smi -L 2>/dev/null | head -n 1)
 MARKS    = not slow$(if $(UNMASK_PHOTOS),, and not photos)$(if $(HAVE_GPU),, and not gpu)
 
 STAGES := data train-k evaluate-k train-m adversarial-training attack evaluate tables figures report compare reproduce study contact-sheet versions
-.PHONY: help setup $(STAGES) bench bench-attacks notebooks golden test lint clean bench-k bench-k-training
+.PHONY: help setup $(STAGES) bench bench-attacks notebooks golden test test-kernels lint clean bench-k bench-k-training
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -166,6 +166,9 @@ contact-sheet: setup ## redraw the picture of the embedded dataset for the READM
 
 test: setup ## the test suite, without what this machine cannot run
 	$(PY) -m pytest -m '$(MARKS)' $(EXTRA)
+
+test-kernels: setup ## the numeric tests under other processors' kernels, one setting after another (EXTRA=--help)
+	$(PY) tests/other_kernels.py $(EXTRA)
 
 lint: setup ## style, formatting and the import contracts
 	$(VENV)/bin/ruff check .

@@ -12,7 +12,7 @@ REPOSITORY = Path(__file__).parents[1]
 TARGETS = [
     *("help", "setup", "data", "train-k", "evaluate-k", "train-m", "attack", "evaluate", "tables", "figures", "report"),
     *("reproduce", "compare", "notebooks", "test", "lint", "bench", "clean", "golden", "contact-sheet"),
-    *("adversarial-training", "study", "bench-k", "bench-k-training", "bench-attacks"),
+    *("adversarial-training", "study", "bench-k", "bench-k-training", "bench-attacks", "test-kernels"),
 ]
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")

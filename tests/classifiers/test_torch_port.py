@@ -6,12 +6,13 @@ import pytest
 import torch
 
 from unmask_tf.classifiers.build import build_classifier
+from unmask_tf.classifiers.torch_layers_weighted import BatchNormalization
 from unmask_tf.classifiers.torch_port import load_from_keras, load_from_torch, to_torch
 from unmask_tf.errors import InputError
 
 if keras.backend.backend() != "tensorflow":
     pytest.skip("the reference gradients are taken with TensorFlow", allow_module_level=True)
-import tensorflow as tf
+from port_parity import in_double_precision, keras_result, nchw, relative_errors, torch_result
 
 LABELS = np.array([0, 1, 2])
 QUICK = ("resnet50", "densenet121", "mobilenet_v2")
@@ -50,10 +51,6 @@ def pixels(count=3, size=64, seed=0):
     return (0.8 * patches + 0.2 * rng.random((count, size, size, 3))).astype(np.float32)
 
 
-def nchw(images):
-    return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
-
-
 def calibrate(model, images):
     """Statistics of the images themselves, or else random ones let all images end in the same features."""
     norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
@@ -66,48 +63,19 @@ def calibrate(model, images):
     head.kernel.assign(head.kernel / np.abs(model(images, training=False)).max())
 
 
-def keras_logits_and_gradient(model, images, labels):
-    x = tf.constant(images)
-    with tf.GradientTape() as tape:
-        tape.watch(x)
-        logits = model(x, training=False)
-        loss = tf.reduce_sum(keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True))
-    return logits.numpy(), tape.gradient(loss, x).numpy()
-
-
-def torch_logits_and_gradient(module, images, labels):
-    x = nchw(images).requires_grad_(True)
-    logits = module(x)
-    torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels), reduction="sum").backward()
-    return logits.detach().numpy(), x.grad.permute(0, 2, 3, 1).numpy()
-
-
-def relative_errors(found, expected):
-    """Per image, in the Euclidean norm."""
-    return [np.linalg.norm(a - b) / np.linalg.norm(b) for a, b in zip(found, expected, strict=True)]
-
-
-def in_double_precision(model):
-    def double(layer):
-        return layer.__class__.from_config({**layer.get_config(), "dtype": "float64"})
-
-    twin = keras.models.clone_model(model, clone_function=double)
-    twin.set_weights(model.get_weights())
-    return twin
-
-
 @pytest.mark.parametrize("architecture", [*QUICK, *SLOW])
 def test_logits_equal_keras_also_when_folded(architecture):
     model = build_classifier(architecture, 3, input_size=64, weights="random", seed=3)
     randomise_statistics(model)
     images = pixels()
     logits = model(images, training=False).numpy()
+    highest, tolerance = np.sort(logits, axis=1), 1e-4 * np.abs(logits).max()
+    assert (highest[:, -1] - highest[:, -2]).min() > 10 * tolerance, "what is within the bound has the same class"
     for fold in (False, True):
         module = to_torch(model, fold_batch_norm=fold)
         with torch.no_grad():
             found = module(nchw(images)).numpy()
-        np.testing.assert_allclose(found, logits, rtol=1e-4, atol=1e-4 * np.abs(logits).max())
-        np.testing.assert_array_equal(found.argmax(axis=1), logits.argmax(axis=1))
+        np.testing.assert_allclose(found, logits, rtol=1e-4, atol=tolerance)
     norms = [type(part).__name__ for part in module.modules()].count("BatchNormalization")
     # ResNet, VGG, MobileNet and EfficientNet normalise only after convolutions; DenseNet also before them.
     assert norms == (62 if architecture == "densenet121" else 0)
@@ -120,12 +88,12 @@ def test_input_gradients_equal_keras(architecture):
     randomise_statistics(model)
     images = pixels()
     calibrate(model, images)
-    logits, gradient = keras_logits_and_gradient(in_double_precision(model), images, LABELS)
+    logits, gradient = keras_result(in_double_precision(model), images, LABELS)
     assert logits.std(axis=0).min() > 0.01
     assert min(np.linalg.norm(image) for image in gradient) > 0.1
-    found, found_gradient = torch_logits_and_gradient(to_torch(model).double(), images.astype(np.float64), LABELS)
+    found, found_gradient = torch_result(to_torch(model).double(), images.astype(np.float64), LABELS)
     np.testing.assert_allclose(found, logits, rtol=1e-5)
-    assert max(relative_errors(found_gradient, gradient)) < 1e-5
+    assert relative_errors(found_gradient, gradient).max() < 1e-5
 
 
 def zoo(size=13):
@@ -174,10 +142,21 @@ def test_every_kind_of_layer_computes_what_keras_computes(size, fold):
     keras.utils.set_random_seed(0)
     model = zoo(size)
     images = np.random.default_rng(1).random((3, size, size + 1, 3), dtype=np.float32)
-    logits, gradient = keras_logits_and_gradient(model, images, LABELS)
-    found, found_gradient = torch_logits_and_gradient(to_torch(model, fold_batch_norm=fold), images, LABELS)
+    double = in_double_precision(model)
+    logits, gradient = keras_result(double, images, LABELS)
+    found, found_gradient = torch_result(in_torch(double, fold), images.astype(np.float64), LABELS)
+    np.testing.assert_allclose(found, logits, rtol=1e-6)  # constants such as means of 0.1 are float32
+    assert relative_errors(found_gradient, gradient).max() < 1e-6
+    # In single precision a gradient may jump at a kink, the logits may not.
+    found, _ = torch_result(to_torch(model, fold_batch_norm=fold), images, LABELS)
     np.testing.assert_allclose(found, logits, rtol=1e-4, atol=1e-5)
-    assert max(relative_errors(found_gradient, gradient)) < 1e-4
+
+
+def in_torch(model, fold=False):
+    """The copy of a float64 model, in float64."""
+    module = to_torch(model, fold_batch_norm=fold).double()
+    load_from_keras(module, model)
+    return module
 
 
 def test_same_padding_puts_the_odd_pixel_at_the_end():
@@ -188,24 +167,47 @@ def test_same_padding_puts_the_odd_pixel_at_the_end():
     np.testing.assert_array_equal(found[0, 0], [[4.0, 2.0], [2.0, 1.0]])
 
 
-@pytest.mark.parametrize("build", [zoo, lambda: build_classifier("mobilenet_v2", 3, input_size=32, weights="random")])
-def test_train_mode_outputs_and_updated_statistics_equal_keras(build):
+def differences_in_train_mode(build, fault=None):
+    """Of outputs and of variables after two passes in double precision, relative to the largest value of each array.
+
+    Single precision would say little: in training mode few values are normalised at the end of a network, and
+    rounding grows by what they differ.
+    """
     keras.utils.set_random_seed(0)
     model = build()
     for layer in model.layers:
         if isinstance(layer, keras.layers.Dropout):
             layer.rate = 0.0
-    shape = model.input_shape[1:]
-    images = np.random.default_rng(2).random((4, *shape), dtype=np.float32)
-    module = to_torch(model).train()
+    model = in_double_precision(model)
+    images = np.random.default_rng(2).random((4, *model.input_shape[1:]), dtype=np.float32).astype(np.float64)
+    module = in_torch(model).train()
+    for part in module.modules() if fault else ():
+        if isinstance(part, BatchNormalization):
+            fault(part)
     for _ in range(2):
         expected = model(images, training=True).numpy()
         found = module(nchw(images)).detach().numpy()
-    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
     before = model.get_weights()
     load_from_torch(model, module)
-    for variable, old, new in zip(model.weights, before, model.get_weights(), strict=True):
-        np.testing.assert_allclose(new, old, rtol=1e-4, atol=1e-5, err_msg=variable.path)
+    pairs = [(found, expected), *zip(model.get_weights(), before, strict=True)]
+    return [np.abs(new - old).max() / max(np.abs(old).max(), 1e-3) for new, old in pairs]
+
+
+@pytest.mark.parametrize("build", [zoo, lambda: build_classifier("mobilenet_v2", 3, input_size=32, weights="random")])
+def test_train_mode_outputs_and_updated_statistics_equal_keras(build):
+    assert max(differences_in_train_mode(build)) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value"), [("epsilon", 1.001e-5), ("momentum", 0.75)], ids=["other epsilon", "other momentum"]
+)
+def test_train_mode_of_another_epsilon_or_momentum_would_be_noticed(attribute, value):
+    def change(norm):
+        setattr(norm, attribute, value)
+
+    outputs, *variables = differences_in_train_mode(zoo, change)
+    assert max(variables) > 1e-4
+    assert outputs > 1e-4 or attribute == "momentum"  # the statistics are not read in training mode
 
 
 def test_the_moving_variance_follows_the_biased_batch_variance():

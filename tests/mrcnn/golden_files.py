@@ -137,6 +137,47 @@ def training_case(name: str) -> tuple[Any, dict[str, np.ndarray]]:
     return graph, batch
 
 
+def in_their_order(equal: np.ndarray) -> np.ndarray:
+    """For each row of theirs the place of its twin among ours, where rows are ordered by a score.
+
+    Rounding may exchange two neighbours whose scores nearly tie; another order is a fault.
+
+    Args:
+        equal: bool (theirs, ours): which rows agree within their bounds.
+    """
+    order = np.arange(len(equal))
+    for place in np.flatnonzero(~equal.diagonal()):
+        neighbours = [other for other in (place - 1, place + 1) if 0 <= other < len(equal) and equal[place, other]]
+        assert neighbours, f"no row of ours near place {place} is row {place} of theirs"
+        order[place] = neighbours[0]
+    assert sorted(order) == list(range(len(equal)))
+    assert (order != np.arange(len(order))).mean() < 0.1
+    return order
+
+
+def rows_equal(theirs: np.ndarray, ours: np.ndarray) -> np.ndarray:
+    """Bool (theirs, ours): which rows agree to 1e-4."""
+    return (np.abs(theirs[:, None] - ours[None]) < 1e-4).all(axis=2)
+
+
+def assert_found(result: dict[str, np.ndarray], name: str) -> None:
+    """A result of `detect` is the package's: the same order and classes, boxes within a pixel, masks alike."""
+    case = next(case for case in facts()["network"] if case["name"] == name)
+    stored = arrays(f"network_{name}")
+    assert len(result["scores"]) == len(stored["scores"])
+    assert (np.diff(result["scores"]) <= 0).all()
+    equal = rows_equal(*(np.stack([rows["class_ids"], rows["scores"]], axis=1) for rows in (stored, result)))
+    near = (np.abs(stored["rois"][:, None] - result["rois"][None]) <= 1).all(axis=2)
+    order = in_their_order(equal & near)
+    assert result["class_ids"][order].tolist() == stored["class_ids"].tolist()
+    assert np.abs(result["rois"][order] - stored["rois"]).max() <= 1
+    np.testing.assert_allclose(result["scores"][order], stored["scores"], rtol=0, atol=1e-4)
+    same_box = (result["rois"][order] == stored["rois"]).all(axis=1)
+    assert same_box.mean() > 0.95
+    expected = bits(stored["masks"], tuple(case["mask_shape"]))
+    assert_masks_alike(result["masks"][..., order][..., same_box], expected[..., same_box])
+
+
 def assert_masks_alike(ours: np.ndarray, theirs: np.ndarray) -> None:
     """IoU above 0.99 of corresponding masks (H, W, N); of fewer than 100 pixels, one may differ: its probability is
     one half but for rounding.

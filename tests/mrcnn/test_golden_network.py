@@ -86,14 +86,15 @@ def test_features_rpn_proposals_and_heads_are_matterports(runs: Any, name: str) 
     for layer in case["features"]:
         step = max(1, out[layer].shape[0] // 4)
         ours = out[layer][::step, ::step, :: out[layer].shape[2] // 16]
-        np.testing.assert_allclose(ours, stored[layer], atol=1e-4, err_msg=layer)
+        np.testing.assert_allclose(ours, stored[layer], rtol=0, atol=1e-4, err_msg=layer)
     rpn, roi = case["rpn_step"], case["roi_step"]
     assert len(out["rpn_class"]) == case["anchors"]
-    np.testing.assert_allclose(out["rpn_class"][::rpn], stored["rpn_class"], atol=1e-4)
-    np.testing.assert_allclose(out["rpn_bbox"][::rpn], stored["rpn_bbox"], atol=1e-4)
-    np.testing.assert_allclose(out["rois"], stored["proposals"], atol=1e-4)
-    np.testing.assert_allclose(out["mrcnn_class"][::roi], stored["mrcnn_class"], atol=1e-4)
-    np.testing.assert_allclose(out["mrcnn_bbox"][::roi], stored["mrcnn_bbox"], atol=1e-4)
+    np.testing.assert_allclose(out["rpn_class"][::rpn], stored["rpn_class"], rtol=0, atol=1e-4)
+    np.testing.assert_allclose(out["rpn_bbox"][::rpn], stored["rpn_bbox"], rtol=0, atol=1e-4)
+    order = golden.in_their_order(golden.rows_equal(stored["proposals"], out["rois"]))
+    np.testing.assert_allclose(out["rois"][order], stored["proposals"], rtol=0, atol=1e-4)
+    np.testing.assert_allclose(out["mrcnn_class"][order][::roi], stored["mrcnn_class"], rtol=0, atol=1e-4)
+    np.testing.assert_allclose(out["mrcnn_bbox"][order][::roi], stored["mrcnn_bbox"], rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", WHOLE)
@@ -101,8 +102,9 @@ def test_detections_with_area_are_matterports_in_order(runs: Any, name: str) -> 
     stored, (out, _) = golden.arrays(f"network_{name}"), runs(name)
     theirs, ours = _with_area(stored["detections"]), _with_area(out["detections"])[: len(stored["detections"])]
     ours = ours[: len(theirs)]
-    np.testing.assert_array_equal(ours[:, 4], theirs[:, 4])
-    np.testing.assert_allclose(ours, theirs, atol=1e-4)
+    assert (np.diff(ours[:, 5]) <= 0).all()
+    order = golden.in_their_order(golden.rows_equal(theirs, ours))
+    np.testing.assert_allclose(ours[order], theirs, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -110,8 +112,9 @@ def test_detections_with_area_are_matterports_in_order(runs: Any, name: str) -> 
 )
 def test_detections_without_area_count_as_they_do_in_matterports(runs: Any, name: str) -> None:
     stored, (out, _) = golden.arrays(f"network_{name}"), runs(name)
-    np.testing.assert_array_equal(out["detections"][:, 4], stored["detections"][:, 4])
-    np.testing.assert_allclose(out["detections"], stored["detections"], atol=1e-4)
+    assert (np.diff(out["detections"][:, 5]) <= 0).all()
+    order = golden.in_their_order(golden.rows_equal(stored["detections"], out["detections"]))
+    np.testing.assert_allclose(out["detections"][order], stored["detections"], rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", WHOLE)
@@ -127,21 +130,32 @@ def test_small_masks_are_matterports(runs: Any, name: str) -> None:
             np.testing.assert_allclose(mask, expected, atol=1e-4)
 
 
-def _assert_found(result: dict[str, np.ndarray], name: str) -> None:
-    """`detect`'s result is the package's: the same order and classes, boxes within a pixel, masks alike."""
-    case, stored = CASES[name], golden.arrays(f"network_{name}")
-    assert result["class_ids"].tolist() == stored["class_ids"].tolist()
-    assert np.abs(result["rois"] - stored["rois"]).max() <= 1
-    np.testing.assert_allclose(result["scores"], stored["scores"], atol=1e-4)
-    expected = golden.bits(stored["masks"], tuple(case["mask_shape"]))
-    same_box = (result["rois"] == stored["rois"]).all(axis=1)
-    assert same_box.mean() > 0.95
-    golden.assert_masks_alike(result["masks"][..., same_box], expected[..., same_box])
-
-
 @pytest.mark.parametrize("name", WHOLE)
 def test_detect_finds_what_matterports_detect_finds(runs: Any, name: str) -> None:
-    _assert_found(runs(name)[1], name)
+    golden.assert_found(runs(name)[1], name)
+
+
+def test_a_filter_off_by_a_hundredth_exceeds_the_bounds(network: Any) -> None:
+    case, stored, model = CASES["square"], golden.arrays("network_square"), network("square")
+    kernel = named_weights(model.keras_model)["res4b_branch2b/kernel"]
+    before = np.array(kernel.value)
+    kernel.assign(before * np.where(np.arange(before.shape[-1]) == 0, 1.01, 1.0))
+    out = model.keras_model.predict_on_batch(model._inputs([golden.picture(case)])[0])
+    kernel.assign(before)
+    for name in ("rpn_class", "rpn_bbox"):
+        assert np.abs(np.asarray(out[name])[0, :: case["rpn_step"]] - stored[name]).max() > 3e-4
+    assert not golden.rows_equal(stored["detections"], np.asarray(out["detections"])[0]).diagonal().all()
+
+
+def test_only_neighbours_whose_scores_nearly_tie_may_change_places() -> None:
+    theirs = golden.arrays("network_padded")["detections"]
+    places = np.arange(len(theirs))
+    tie = int(np.diff(theirs[:, 5]).argmax())
+    exchanged = np.concatenate([places[:tie], [tie + 1, tie], places[tie + 2 :]])
+    assert golden.in_their_order(golden.rows_equal(theirs, theirs[exchanged])).tolist() == exchanged.tolist()
+    for other in (np.roll(places, 1), places[::-1], np.concatenate([places[2:4], places[:2], places[4:]])):
+        with pytest.raises(AssertionError):
+            golden.in_their_order(golden.rows_equal(theirs, theirs[other]))
 
 
 def test_detections_on_a_scaled_canvas_return_to_the_image_as_matterports() -> None:
@@ -165,7 +179,7 @@ def test_a_batch_of_two_gives_what_matterports_gives_for_each_image(network: Any
     for order in (names, names[::-1]):
         results = network(names[0]).detect([golden.picture(CASES[name]) for name in order])
         for result, name in zip(results, order, strict=True):
-            _assert_found(result, name)
+            golden.assert_found(result, name)
 
 
 @pytest.mark.parametrize("backbone", ["resnet50", pytest.param("resnet101", marks=pytest.mark.slow)])
