@@ -135,7 +135,7 @@ def test_a_keras_tensor_serves_as_logits():
         (np.zeros((4, 5, 3), np.float32), r"images\[None\]"),
         (np.zeros((1, 4, 5, 4), np.float32), "height, width, 3"),
         (np.zeros((0, 4, 5, 3), np.float32), "at least one image"),
-        (np.zeros((1, 0, 5, 3), np.float32), "nothing to look at"),
+        (np.zeros((1, 0, 5, 3), np.float32), "they are empty"),
         (np.zeros((1, 4, 5, 3), np.int64), "int64"),
         (np.zeros((1, 4, 5, 3), bool), "bool"),
         (np.full((2, 4, 5, 3), np.nan, np.float32), "2 of 2 images hold NaN"),
@@ -151,28 +151,28 @@ def test_images_of_another_form_are_refused(bad, message):
 
 
 def test_a_classifier_of_other_classes_is_refused():
-    with pytest.raises(InputError, match=r"shape \(1, 5\).*'cs3b' has 3 classes"):
+    with pytest.raises(ValueError, match=r"shape \(1, 5\).*'cs3b' has 3 classes"):
         unmask(StubM(0, classes=5), StubK(BIRD)).predict(images(1))
 
 
 def test_nan_logits_are_refused():
-    with pytest.raises(InputError, match="NaN"):
+    with pytest.raises(ValueError, match="NaN"):
         unmask(lambda batch: np.full((1, 3), np.nan), StubK(BIRD)).predict(images(1))
 
 
 def test_an_extractor_that_loses_an_image_is_refused():
-    with pytest.raises(InputError, match="1 part sets for 2 images"):
+    with pytest.raises(ValueError, match="1 part sets for 2 images"):
         unmask(StubM(0, 0), StubK(BIRD)).predict(images(2))
 
 
 def test_an_extractor_of_another_taxonomy_is_refused():
-    with pytest.raises(InputError, match="gearbox"):
+    with pytest.raises(ValueError, match="gearbox"):
         unmask(StubM(0), StubK(frozenset({"gearbox"}))).predict(images(1))
 
 
-@pytest.mark.parametrize("threshold", [-0.1, 1.1, 75, float("nan")])
+@pytest.mark.parametrize("threshold", [-0.1, float("nan")])
 def test_a_threshold_that_is_no_distance_is_refused(threshold):
-    with pytest.raises(InputError, match="threshold"):
+    with pytest.raises(ValueError, match="threshold"):
         unmask(StubM(0), StubK(BIRD), threshold=threshold)
 
 
@@ -181,8 +181,56 @@ def test_unknown_and_empty_class_sets_and_batches_are_refused():
         UnMask(StubM(0), StubK(BIRD), UNMASK, "cs9", 0.5)
     with pytest.raises(InputError, match="no classes"):
         UnMask(StubM(0), StubK(BIRD), Taxonomy(("leg",), {}, {"none": ()}), "none", 0.5)
-    with pytest.raises(InputError, match="batch_size"):
+    with pytest.raises(ValueError, match="batch_size"):
         unmask(StubM(0), StubK(BIRD), batch_size=0)
+
+
+# Of the bird's 9 parts K sees so many and nothing else; M says bird, so d = 1 - seen / 9.
+def birds(*seen):
+    return StubM(*[0] * len(seen)), StubK(*[frozenset(sorted(BIRD)[:count]) for count in seen])
+
+
+@pytest.mark.parametrize(
+    ("max_fpr", "threshold"),
+    [
+        (0.0, 1.0 + 1e-6),  # nothing may be flagged
+        (0.2, (8 / 9 + 6 / 9) / 2),  # the image at 8/9 alone
+        (0.5, (8 / 9 + 6 / 9) / 2),  # two images lie at 6/9: flagging one of them means flagging both
+        (0.6, (6 / 9 + 3 / 9) / 2),
+        (1.0, 0.0),
+    ],
+)
+def test_calibrate_chooses_the_lowest_threshold_that_keeps_the_false_positive_rate(max_fpr, threshold):
+    calibrated = unmask(*birds(9, 6, 3, 3, 1), threshold=None).calibrate(images(5), max_fpr)
+    assert calibrated.threshold == pytest.approx(threshold, abs=1e-12)
+
+
+@pytest.mark.parametrize("max_fpr", [0.0, 0.25, 0.5, 0.75, 1.0])
+def test_a_calibrated_unmask_flags_at_most_that_share_of_the_images_it_was_calibrated_on(max_fpr):
+    m, k = birds(9, 6, 3, 1)
+    calibrated = unmask(m, k, threshold=None).calibrate(images(4), max_fpr)
+    m.seen = []
+    flagged = [verdict.adversarial for verdict in calibrated.predict(images(4))]
+    assert np.mean(flagged) == max_fpr  # the four distances differ, so that every share is reached
+
+
+def test_calibrate_aims_at_5_percent_and_leaves_the_rest_as_it_was():
+    before = unmask(*birds(*[9] * 19, 1), threshold=None, batch_size=20)
+    after = before.calibrate(images(20))
+    assert after.threshold == pytest.approx(4 / 9, abs=1e-12)  # 1 of 20 images is flagged, at 8/9; the others lie at 0
+    assert before.threshold is None and dataclasses.replace(after, threshold=None) == before
+
+
+def test_calibrate_refuses_bad_images_and_what_is_no_rate():
+    with pytest.raises(InputError, match="Divide by 255"):
+        unmask(*birds(9), threshold=None).calibrate(images(1, 2.0))
+    with pytest.raises(ValueError, match="max_fpr"):
+        unmask(*birds(9), threshold=None).calibrate(images(1), 5)
+
+
+def test_predict_without_a_threshold_says_how_to_choose_one():
+    with pytest.raises(ValueError, match="calibrate"):
+        unmask(*birds(9), threshold=None).predict(images(1))
 
 
 def test_a_verdict_cannot_be_altered():

@@ -7,7 +7,6 @@ from collections.abc import Set as AbstractSet
 
 import numpy as np
 
-from unmask_tf.errors import InputError
 from unmask_tf.taxonomy import Taxonomy
 
 # Distances are ratios of small counts: 1 - 4/5 must count as reaching t = 0.2, though its float lies one ulp below.
@@ -32,10 +31,12 @@ def similarities(extracted: Sequence[AbstractSet[str]], taxonomy: Taxonomy, clas
         float64 (N, C) in [0, 1], equal to `jaccard` cell by cell.
 
     Raises:
-        InputError: a part or class is unknown, or no class is named.
+        ValueError: a part is unknown, or no class is named.
+        TypeError: parts are given as one text.
+        InputError: the taxonomy does not have a class.
     """
     if not class_names:
-        raise InputError("no classes to compare the extracted parts with. Name at least one class.")
+        raise ValueError("no classes to compare the extracted parts with. Name at least one class.")
     expected = taxonomy.matrix(tuple(class_names)).astype(np.int64)
     seen = _indicator(extracted, taxonomy)
     intersection = seen @ expected.T
@@ -49,10 +50,10 @@ def _indicator(extracted: Sequence[AbstractSet[str]], taxonomy: Taxonomy) -> np.
     seen = np.zeros((len(extracted), len(column)), np.int64)
     for row, parts in enumerate(extracted):
         if isinstance(parts, str):
-            raise InputError(f"extracted parts of image {row} are the text '{parts}'. Give a set of part names.")
+            raise TypeError(f"extracted parts of image {row} are the text '{parts}'. Give a set of part names.")
         for part in parts:
             if part not in column:
-                raise InputError(f"extracted parts of image {row} name '{part}', which the taxonomy does not know.")
+                raise ValueError(f"extracted parts of image {row} name '{part}', which the taxonomy does not know.")
             seen[row, column[part]] = 1
     return seen
 
@@ -68,31 +69,31 @@ def predicted_similarity(similarity: np.ndarray, predictions: np.ndarray) -> np.
         float64 (N,).
 
     Raises:
-        InputError: the lengths differ, or an index is outside 0..C-1.
+        ValueError: the lengths differ, or an index is outside 0..C-1.
     """
     similarity, predictions = np.asarray(similarity, np.float64), np.asarray(predictions)
     if similarity.ndim != 2 or predictions.shape != similarity.shape[:1] or predictions.dtype.kind not in "iu":
-        raise InputError(
+        raise ValueError(
             f"similarities of shape {similarity.shape} do not fit predictions of shape {predictions.shape} "
             f"({predictions.dtype}). Give (N, C) floats and N class indices."
         )
     if predictions.size and not 0 <= predictions.min() <= predictions.max() < similarity.shape[1]:
-        raise InputError(f"a predicted class index lies outside 0..{similarity.shape[1] - 1}.")
+        raise ValueError(f"a predicted class index lies outside 0..{similarity.shape[1] - 1}.")
     return similarity[np.arange(len(predictions)), predictions]
 
 
 def detection_scores(similarity: np.ndarray) -> np.ndarray:
-    """Distance d = 1 - s (Algorithm 1), the detector's score: float64, the shape of `similarity`; high is suspicious.
+    """Distance d = 1 - s (Algorithm 1), the detector's score: float64 in the shape of `similarity`; high is suspicious.
 
     Args:
         similarity: s = JS(V[M(x)], f_r) in [0, 1], any shape.
 
     Raises:
-        InputError: a value is not a number in [0, 1].
+        ValueError: a value is not a number in [0, 1].
     """
     similarity = np.asarray(similarity, np.float64)
     if not ((similarity >= 0) & (similarity <= 1)).all():
-        raise InputError("a similarity is not a number in [0, 1]. Give the values of `predicted_similarity`.")
+        raise ValueError("a similarity is not a number in [0, 1]. Give the values of `predicted_similarity`.")
     return 1.0 - similarity
 
 
@@ -107,11 +108,11 @@ def detect(scores: np.ndarray, threshold: float) -> np.ndarray:
         bool, the shape of `scores`.
 
     Raises:
-        InputError: a score or the threshold is NaN.
+        ValueError: a score or the threshold is NaN.
     """
     scores = np.asarray(scores, np.float64)
     if np.isnan(scores).any() or np.isnan(threshold):
-        raise InputError(f"cannot compare NaN with a threshold (threshold {threshold}). Look where the NaN arises.")
+        raise ValueError(f"cannot compare NaN with a threshold (threshold {threshold}). Look where the NaN arises.")
     return scores >= threshold - _ROUNDING
 
 
@@ -129,7 +130,8 @@ def defend(extracted: Sequence[AbstractSet[str]], taxonomy: Taxonomy, class_set:
         N class names or None.
 
     Raises:
-        InputError: unknown part or class set.
+        ValueError, TypeError: as in `similarities`.
+        InputError: unknown class set.
     """
     members = taxonomy.members(class_set)
     return best_fit(similarities(extracted, taxonomy, members), members)
@@ -159,12 +161,12 @@ def detection_pairs(
         int8 (2P,), 1 adversarial and 0 benign, for the P successful attacks. P may be 0.
 
     Raises:
-        InputError: the four lengths differ.
+        ValueError: the four lengths differ.
     """
     arrays = [np.asarray(a) for a in (attacked_scores, benign_scores, attacked_predictions, labels)]
     shapes = [a.shape for a in arrays]
     if len(set(shapes)) > 1 or arrays[0].ndim != 1:
-        raise InputError(
+        raise ValueError(
             f"attacked scores, benign scores, predictions and labels have shapes {shapes}. Give one value per image."
         )
     fooled = arrays[2] != arrays[3]
@@ -177,18 +179,18 @@ def _checked(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.nda
     try:
         scores = np.asarray(scores, np.float64)
     except (TypeError, ValueError) as error:
-        raise InputError(f"detection scores are not numbers: {error}.") from error
+        raise ValueError(f"detection scores are not numbers: {error}.") from error
     if scores.ndim != 1 or scores.shape != labels.shape:
-        raise InputError(f"{scores.shape} scores do not fit {labels.shape} labels. Give one label per score.")
+        raise ValueError(f"{scores.shape} scores do not fit {labels.shape} labels. Give one label per score.")
     if not scores.size:
-        raise InputError("there are no detection scores: no attack succeeded, or no image was given.")
+        raise ValueError("there are no detection scores: no attack succeeded, or no image was given.")
     if not np.isfinite(scores).all():
-        raise InputError(f"{int((~np.isfinite(scores)).sum())} detection scores are NaN or infinite.")
+        raise ValueError(f"{int((~np.isfinite(scores)).sum())} detection scores are NaN or infinite.")
     if not np.isin(labels, (0, 1)).all():
-        raise InputError("detection labels must be 1 (adversarial) or 0 (benign).")
+        raise ValueError("detection labels must be 1 (adversarial) or 0 (benign).")
     labels = labels.astype(np.int64)
     if labels.min() == labels.max():
-        raise InputError(
+        raise ValueError(
             f"all {len(labels)} detection labels are {labels[0]}. A ROC needs adversarial (1) and benign (0) images."
         )
     return scores, labels
@@ -202,24 +204,24 @@ def benign_threshold(scores: np.ndarray, max_fpr: float) -> tuple[float, float]:
         max_fpr: in [0, 1].
 
     Returns:
-        t, halfway between the last score that passes and the first that is flagged, and the share of `scores` that it
-        flags. Where none may be flagged, t lies above every score, and at 1.0 or more.
+        t, halfway between the highest score that passes (0 where none does) and the lowest that is flagged, and the
+        share of `scores` that it flags. Where none may be flagged, t lies above every score and above 1.
 
     Raises:
-        InputError: no scores, one that is not a number, or a rate outside [0, 1].
+        ValueError: no scores, one that is not a number, or a rate outside [0, 1].
     """
     scores = np.asarray(scores, np.float64)
     if not scores.size or not np.isfinite(scores).all():
-        raise InputError("a threshold needs the scores of at least one benign image, all of them numbers.")
+        raise ValueError("a threshold needs the scores of at least one benign image, all of them numbers.")
     if not 0 <= max_fpr <= 1:
-        raise InputError(f"max_fpr is {max_fpr}. Give a rate in [0, 1].")
+        raise ValueError(f"max_fpr is {max_fpr}. Give a rate in [0, 1].")
     levels = np.unique(scores)
     rates = np.array([(scores >= level).mean() for level in levels])
     allowed = np.flatnonzero(rates <= max_fpr + _ROUNDING)
     if not len(allowed):
         return float(max(levels[-1], 1.0) + 1e-6), 0.0
     first = int(allowed[0])
-    below = levels[first - 1] if first else 2 * levels[0] - 1.0
+    below = levels[first - 1] if first else 0.0
     return float((levels[first] + below) / 2), float(rates[first])
 
 
@@ -249,7 +251,7 @@ def roc_curve(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.nd
         fpr, tpr, thresholds: float64 (K,), from (0, 0) at an infinite threshold to (1, 1).
 
     Raises:
-        InputError: empty, non-finite, of one class only, or labels other than 0 and 1.
+        ValueError: empty, non-finite, of one class only, or labels other than 0 and 1.
     """
     thresholds, false_positives, true_positives = _counts(scores, labels)
     return false_positives / false_positives[-1], true_positives / true_positives[-1], thresholds
@@ -280,13 +282,13 @@ def operating_point(
         (threshold, fpr, tpr); the threshold is infinite where no image may be flagged.
 
     Raises:
-        InputError: as in `roc_curve`, or not exactly one of `max_fpr` in [0, 1] and `threshold` is given.
+        ValueError: as in `roc_curve`, or not exactly one of `max_fpr` in [0, 1] and `threshold` is given.
     """
     if (max_fpr is None) == (threshold is None):
-        raise InputError(f"give either max_fpr or threshold (received {max_fpr} and {threshold}).")
+        raise ValueError(f"give either max_fpr or threshold (received {max_fpr} and {threshold}).")
     if max_fpr is not None:
         if not 0 <= max_fpr <= 1:
-            raise InputError(f"max_fpr is {max_fpr}. Give a rate in [0, 1].")
+            raise ValueError(f"max_fpr is {max_fpr}. Give a rate in [0, 1].")
         fpr, tpr, thresholds = roc_curve(scores, labels)
         allowed = np.flatnonzero(fpr <= max_fpr)
         # Among points of equal tpr the first has the lowest fpr.

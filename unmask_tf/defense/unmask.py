@@ -1,15 +1,22 @@
-"""UnMask, Algorithm 1, around any classifier M and any part extractor K."""
+"""Algorithm 1 for any classifier M and any part extractor K."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from unmask_tf.data.pixels import to_8bit
-from unmask_tf.defense.alignment import best_fit, detect, detection_scores, predicted_similarity, similarities
+from unmask_tf.defense.alignment import (
+    benign_threshold,
+    best_fit,
+    detect,
+    detection_scores,
+    predicted_similarity,
+    similarities,
+)
 from unmask_tf.errors import InputError
 from unmask_tf.taxonomy import Taxonomy
 
@@ -19,7 +26,7 @@ if TYPE_CHECKING:  # it imports Keras, which Algorithm 1 does not need
 
 @dataclass(frozen=True)
 class Verdict:
-    """What UnMask says of one image.
+    """UnMask's answer to one image.
 
     Attributes:
         predicted_class: M's class, y = M(x).
@@ -45,31 +52,53 @@ class Verdict:
 
 @dataclass(frozen=True)
 class UnMask:
-    """Detects attacks on M and undoes them, by the parts K sees (Algorithm 1).
+    """Detects attacks on M and corrects M's answer, by the parts that K sees (Algorithm 1).
+
+    The threshold depends on M, K and the images, so it has no default: `calibrate` chooses it on benign images.
 
     Attributes:
-        classifier: M; float32 (N, H, W, 3) RGB in [0, 1] -> logits (N, C), in label (alphabetical) order.
+        classifier: M: float32 (N, H, W, 3) RGB in [0, 1] -> logits (N, C), classes in label (alphabetical) order.
         extractor: K.
         taxonomy: holds the expected parts V.
         class_set: M's classes; their order in the taxonomy decides ties.
-        threshold: t in [0, 1]; images at distance t or more are adversarial.
-        batch_size: most images M is given at once.
+        threshold: t >= 0; an image at distance t or more is judged adversarial. Above 1, none is. None: not chosen yet.
+        batch_size: M is given at most this many images at a time.
+
+    Raises:
+        InputError: the taxonomy has no such class set.
+        ValueError: the threshold is negative or NaN, or the batch size is below 1.
     """
 
     classifier: Callable[[np.ndarray], Any]
     extractor: Extractor
     taxonomy: Taxonomy
     class_set: str
-    threshold: float
+    threshold: float | None = None
     batch_size: int = 32
 
     def __post_init__(self) -> None:
-        if not self.taxonomy.members(self.class_set):
-            raise InputError(f"class set '{self.class_set}' has no classes. Name some in the taxonomy.")
-        if not 0 <= self.threshold <= 1:
-            raise InputError(f"threshold is {self.threshold}. Give a distance in [0, 1].")
+        self.taxonomy.members(self.class_set)
+        if self.threshold is not None and not self.threshold >= 0:
+            raise ValueError(f"threshold is {self.threshold}. Give a distance of 0 or more.")
         if self.batch_size < 1:
-            raise InputError(f"batch_size is {self.batch_size}. Give 1 or more.")
+            raise ValueError(f"batch_size is {self.batch_size}. Give 1 or more.")
+
+    def calibrate(self, images: np.ndarray, max_fpr: float = 0.05) -> UnMask:
+        """Chooses the threshold on benign images: the lowest that flags at most a share `max_fpr` of them.
+
+        Args:
+            images: benign images like those to come, as for `predict`; neither M nor K may have been trained on them.
+            max_fpr: false positive rate in [0, 1].
+
+        Returns:
+            A copy with that threshold. It lies above 1, so that nothing is flagged, where more than this share of the
+            images have no expected part in common with what K sees.
+
+        Raises:
+            InputError, ValueError: as `predict`; ValueError: `max_fpr` is not a rate.
+        """
+        _, _, _, distance = self._aligned(images)
+        return replace(self, threshold=benign_threshold(distance, max_fpr)[0])
 
     def predict(self, images: np.ndarray) -> list[Verdict]:
         """Runs Algorithm 1.
@@ -82,27 +111,21 @@ class UnMask:
             One verdict per image.
 
         Raises:
-            InputError: the images' shape, type or range is wrong, M's output is not (N, classes of the set) or not
-                finite, or K returns another number of part sets.
+            InputError: the images' shape, type or range is wrong.
+            ValueError: there is no threshold yet, M's output is not (N, classes of the set) or not finite, or K returns
+                another number of part sets or a part that the taxonomy does not have.
         """
-        for_m, for_k = _checked_images(images)
-        labels = self.taxonomy.labels(self.class_set)
+        if self.threshold is None:
+            raise ValueError("UnMask has no threshold yet. Choose one: unmask = unmask.calibrate(benign_images)")
+        predicted, extracted, fit, distance = self._aligned(images)
         members = self.taxonomy.members(self.class_set)
-        predicted = [labels[label] for label in self._classify(for_m, len(labels))]
-        extracted = [frozenset(parts) for parts in self.extractor.extract(for_k)]
-        if len(extracted) != len(for_k):
-            raise InputError(f"the extractor returned {len(extracted)} part sets for {len(for_k)} images.")
-
-        fit = similarities(extracted, self.taxonomy, members)
-        similarity = predicted_similarity(fit, np.array([members.index(name) for name in predicted]))
-        distance = detection_scores(similarity)
         adversarial = detect(distance, self.threshold)
         return [
             Verdict(
                 predicted_class=predicted[i],
                 extracted_parts=extracted[i],
                 expected_parts=self.taxonomy.expected(predicted[i]),
-                similarity=float(similarity[i]),
+                similarity=float(fit[i, members.index(predicted[i])]),
                 distance=float(distance[i]),
                 adversarial=bool(adversarial[i]),
                 final_class=best if adversarial[i] else predicted[i],
@@ -111,6 +134,18 @@ class UnMask:
             for i, best in enumerate(best_fit(fit, members))
         ]
 
+    def _aligned(self, images: np.ndarray) -> tuple[list[str], list[frozenset[str]], np.ndarray, np.ndarray]:
+        """M's classes, K's part sets, JS(f_r, V[c]) per class of the set (N, C), and the distances d (N,)."""
+        for_m, for_k = _checked_images(images)
+        labels, members = self.taxonomy.labels(self.class_set), self.taxonomy.members(self.class_set)
+        predicted = [labels[label] for label in self._classify(for_m, len(labels))]
+        extracted = [frozenset(parts) for parts in self.extractor.extract(for_k)]
+        if len(extracted) != len(for_k):
+            raise ValueError(f"the extractor returned {len(extracted)} part sets for {len(for_k)} images.")
+        fit = similarities(extracted, self.taxonomy, members)
+        similarity = predicted_similarity(fit, np.array([members.index(name) for name in predicted]))
+        return predicted, extracted, fit, detection_scores(similarity)
+
     def _classify(self, images: np.ndarray, classes: int) -> np.ndarray:
         """M's label per image, int64 (N,)."""
         labels = []
@@ -118,13 +153,13 @@ class UnMask:
             batch = images[start : start + self.batch_size]
             logits = _to_numpy(self.classifier(batch))
             if logits.shape != (len(batch), classes):
-                raise InputError(
+                raise ValueError(
                     f"the classifier returned shape {logits.shape} for {len(batch)} images; class set "
                     f"'{self.class_set}' has {classes} classes, so ({len(batch)}, {classes}) was expected. "
                     "Give the class set the classifier was trained on."
                 )
             if not np.isfinite(logits).all():
-                raise InputError("the classifier returned NaN or infinite logits. Check its weights.")
+                raise ValueError("the classifier returned NaN or infinite logits. Check its weights.")
             labels.append(logits.argmax(axis=1))
         return np.concatenate(labels)
 
@@ -139,13 +174,17 @@ def _to_numpy(logits: Any) -> np.ndarray:
 
 
 def _checked_images(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The images as M sees them (float32 in [0, 1]) and as K sees them (uint8)."""
+    """The images as M sees them (float32 in [0, 1]) and as K sees them (uint8).
+
+    Raises:
+        InputError: their shape, type or range is wrong.
+    """
     images = np.asarray(images)
     if images.ndim != 4 or images.shape[-1] != 3:
         hint = " Add the batch axis: images[None]." if images.ndim == 3 else ""
         raise InputError(f"images have shape {images.shape}; (N, height, width, 3) was expected.{hint}")
     if 0 in images.shape:
-        raise InputError(f"images have shape {images.shape}: there is nothing to look at. Give at least one image.")
+        raise InputError(f"images have shape {images.shape}: they are empty. Give at least one image.")
     if images.dtype == np.uint8:
         return images.astype(np.float32) / np.float32(255), images
     if images.dtype.kind != "f":
