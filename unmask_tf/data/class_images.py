@@ -81,7 +81,7 @@ def read_class_images(root: str | Path, names: Sequence[str], classes: Sequence[
     for i, name in enumerate(names):
         folder = Path(name).parent.name
         if folder not in classes:
-            raise InputError(f"{Path(root) / name} is not in the folder of a class ({', '.join(classes)}).")
+            raise InputError(f"{Path(root) / name} lies in no folder of a class ({', '.join(classes)}).")
         images[i], labels[i] = resize_and_crop(read_image(Path(root) / name), size), list(classes).index(folder)
     return ImageSet(images, labels, tuple(names), tuple(classes))
 
