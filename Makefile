@@ -46,7 +46,7 @@ export IPYTHONDIR        := $(CACHE)/ipython
 export JUPYTER_CONFIG_DIR  := $(CACHE)/jupyter
 export JUPYTER_DATA_DIR    := $(CACHE)/jupyter
 export JUPYTER_RUNTIME_DIR := $(CACHE)/jupyter
-export PYTHONPATH        := $(CURDIR)
+export PYTHONPATH        := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 export PYTHONHASHSEED    := 0
 export MPLBACKEND        := Agg
 export TF_CPP_MIN_LOG_LEVEL := 2
@@ -184,5 +184,4 @@ golden: ## rewrite tests/golden by Matterport's own package (needs CPython 3.7: 
 clean: ## remove results/PROFILE and the caches; data, weights and .venv stay
 	@case '$(PROFILE)' in ''|.*|*/*|reference) echo "PROFILE='$(PROFILE)' is not a profile's name" >&2; exit 2;; esac
 	rm -rf 'results/$(PROFILE)' .cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
-	rm -rf .cache/versions
 	find unmask_tf tests -name __pycache__ -prune -exec rm -rf {} +

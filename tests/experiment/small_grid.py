@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from conftest import smaller
+from small_runs import smaller
 from test_runner import finish
 
 from unmask_tf.experiment.runner import Workers

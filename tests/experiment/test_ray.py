@@ -6,7 +6,7 @@ import time
 from collections import Counter
 
 import pytest
-from conftest import smaller
+from small_runs import smaller
 from test_runner import PLUGINS, STEPS, kinds, rows_of
 from test_runner import undisturbed as undisturbed
 

@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from conftest import HERE, smaller
+from small_runs import HERE, smaller
 
 from unmask_tf.errors import InputError
 from unmask_tf.experiment.grid import Grid
@@ -51,7 +51,7 @@ def small(make_run):
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     """The rows of a run that nobody disturbed, in this process."""
-    from conftest import make_data
+    from small_runs import make_data
 
     root = tmp_path_factory.mktemp("undisturbed")
     make_data(root / "data")

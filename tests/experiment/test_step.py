@@ -5,7 +5,7 @@ import os
 from dataclasses import fields, is_dataclass, replace
 
 import pytest
-from conftest import smaller
+from small_runs import smaller
 
 from unmask_tf import config
 from unmask_tf.errors import InputError

@@ -8,6 +8,7 @@ rows as the committed code.
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import os
 import subprocess
@@ -28,10 +29,16 @@ _PACKAGE = Path(__file__).parents[1]
 
 def reached(kind: str) -> list[str]:
     """Modules of this package that a kind's module imports, directly or not, itself included; sorted."""
+    module = f"unmask_tf.experiment.kinds.{kind}"
+    return sorted({module, *_imports().find_upstream_modules(module)})
+
+
+@functools.cache
+def _imports() -> Any:
+    """The package's graph of imports."""
     import grimp
 
-    graph, module = grimp.build_graph("unmask_tf", cache_dir=None), f"unmask_tf.experiment.kinds.{kind}"
-    return sorted({module, *graph.find_upstream_modules(module)})
+    return grimp.build_graph("unmask_tf", cache_dir=None)
 
 
 def code_of(module: str) -> str:
