@@ -69,9 +69,12 @@ def test_a_recipe_changes_the_attack_and_leaves_the_profiles_length_start_and_ra
         with_recipe(mine, "free")
 
 
-@pytest.mark.parametrize("change", [{"epsilon_255": -4.0}, {"iterations": 0}, {"step": float("nan")}])
-def test_bad_settings_are_refused_before_any_training(change):
-    with pytest.raises(InputError):
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [({"epsilon_255": -4.0}, InputError), ({"iterations": 0}, ValueError), ({"step": float("nan")}, ValueError)],
+)
+def test_bad_settings_are_refused_before_any_training(change, error):
+    with pytest.raises(error):
         make_perturb(dataclasses.replace(AdversarialTrainingConfig(), **change))
 
 

@@ -114,5 +114,5 @@ def test_bad_arguments_are_refused_with_the_value_received(arguments, words):
     ],
 )
 def test_a_hand_made_threat_model_is_validated_too(change):
-    with pytest.raises(InputError):
+    with pytest.raises(ValueError):
         ThreatModel(**{"attack": "pgd_linf", "epsilon_255": 8.0, "step": 0.1, **change})

@@ -50,7 +50,7 @@ def make_perturb(at_config: AdversarialTrainingConfig, *, seed: int = 0) -> Call
         seed: root seed of the random starts.
 
     Raises:
-        InputError: the configuration is out of range; from the inner function: as `attack`.
+        InputError, ValueError: the configuration is out of range; from the inner function: as `attack`.
     """
     threat = training_threat(at_config)
 

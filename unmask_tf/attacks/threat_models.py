@@ -65,7 +65,8 @@ class ThreatModel:
         keep_best: return each image's best iterate (misclassified first, then highest loss), not the last one.
 
     Raises:
-        InputError: any of these is unknown, out of range or contradicts another.
+        InputError: the attack is unknown, or the budget out of range.
+        ValueError: anything else is out of range or contradicts another.
     """
 
     attack: str
@@ -80,12 +81,12 @@ class ThreatModel:
     def __post_init__(self) -> None:
         _known("attack", self.attack, ATTACKS)
         _not_negative("epsilon_255", self.epsilon_255, "a budget in units of 1/255, such as 8 or 300")
-        _not_negative("step", self.step, "a step in pixel units of [0, 1], such as 2/255")
-        _not_negative("decay", self.decay, "a momentum decay, such as 1.0")
-        _at_least_one("iterations", self.iterations)
-        _at_least_one("restarts", self.restarts)
+        _not_negative("step", self.step, "a step in pixel units of [0, 1], such as 2/255", ValueError)
+        _not_negative("decay", self.decay, "a momentum decay, such as 1.0", ValueError)
+        _at_least_one("iterations", self.iterations, ValueError)
+        _at_least_one("restarts", self.restarts, ValueError)
         if self.restarts > 1 and not (self.random_start and self.keep_best):
-            raise InputError(
+            raise ValueError(
                 f"restarts = {self.restarts} has no effect without random_start and keep_best. "
                 "Set both, or restarts = 1."
             )
@@ -145,11 +146,11 @@ def _known(what: str, name: str, table: dict) -> None:
         raise InputError(f"unknown {what} {name!r}. Choose one of: {', '.join(table)}.")
 
 
-def _not_negative(what: str, value: float, example: str) -> None:
+def _not_negative(what: str, value: float, example: str, error: type[Exception] = InputError) -> None:
     if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value) or value < 0:
-        raise InputError(f"{what} must be a finite number >= 0, got {value!r}. Give {example}.")
+        raise error(f"{what} must be a finite number >= 0, got {value!r}. Give {example}.")
 
 
-def _at_least_one(what: str, value: int) -> None:
+def _at_least_one(what: str, value: int, error: type[Exception] = InputError) -> None:
     if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-        raise InputError(f"{what} must be an integer >= 1, got {value!r}.")
+        raise error(f"{what} must be an integer >= 1, got {value!r}.")
