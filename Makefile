@@ -70,7 +70,8 @@ STAGES := data train-k evaluate-k train-m adversarial-training attack evaluate t
 
 help: ## list the targets
 	@echo 'make TARGET [PROFILE=mini|mini-full|photos|paper] [DATA=folder] [LIMIT=images] [K_WEIGHTS=file] [WORKERS=n]'
-	@echo '            [RAY=auto|address] [PLUGINS=module] [CLASS_SETS=a,b] [DEFENCES=a,b] [ATTACKS=a,b] [EXTRA=options]'
+	@echo '            [RAY=auto|address] [PLUGINS=module] [CLASS_SETS=a,b] [ARCHITECTURES=a,b] [ATTACKS=a,b] [DEFENCES=a,b]'
+	@echo '            [EXTRACTOR=name] [EXTRA=options]'
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
 		while IFS='|' read -r name text; do printf '  %-20s %s\n' "$$name" "$$text"; done
 
@@ -179,5 +180,4 @@ golden: ## rewrite tests/golden by Matterport's own package (needs CPython 3.7: 
 clean: ## remove results/PROFILE and the caches; data, weights and .venv stay
 	@case '$(PROFILE)' in ''|.*|*/*|reference) echo "PROFILE='$(PROFILE)' is not a profile's name" >&2; exit 2;; esac
 	rm -rf 'results/$(PROFILE)' .cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
-	rm -rf .cache/versions
 	find unmask_tf tests -name __pycache__ -prune -exec rm -rf {} +
