@@ -13,12 +13,20 @@ from PIL import Image
 
 from unmask_tf.cli import cli, main
 from unmask_tf.config import PROFILES
-from unmask_tf.reproduce import run
-from unmask_tf.reproduce.artefacts import prepare, read_taxonomy
+from unmask_tf.experiment.setup import prepare, read_taxonomy
+from unmask_tf.files import sha256
 from unmask_tf.taxonomy import Taxonomy
 
 REPOSITORY = Path(__file__).parents[1]
-STAGES = {"data", "train-k", "evaluate-k", "train-m", "attack", "evaluate", "tables", "figures", "report", "compare"}
+FAKE_SCIENCE = REPOSITORY / "tests" / "experiment"
+STAGES = {
+    *("data", "train-k", "evaluate-k", "train-m", "attack", "evaluate", "tables", "figures", "report", "compare"),
+    *("reproduce", "adversarial-training", "study"),
+}
+OPTIONS = {
+    *("profile", "data", "limit", "k-weights", "results", "class-sets", "architectures", "attacks", "defences"),
+    *("extractor", "plugins", "workers", "threads", "ray"),
+}
 
 
 @pytest.fixture
@@ -32,6 +40,20 @@ def data(tmp_path):
     return tmp_path / "data"
 
 
+@pytest.fixture
+def asked(monkeypatch):
+    """The steps that commands ask for; none is run."""
+    steps = []
+
+    def run(wanted, *_, **__):
+        steps.extend(wanted)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("unmask_tf.experiment.runner.run", run)
+    monkeypatch.setattr("unmask_tf.experiment.publish.run", run)
+    return steps
+
+
 def error_of(capsys, *arguments):
     """The message of a command that must end with 2."""
     assert main([str(argument) for argument in arguments]) == 2
@@ -42,7 +64,10 @@ def error_of(capsys, *arguments):
 
 
 def test_there_is_a_command_for_every_stage():
-    assert set(cli.commands) >= STAGES | {"reproduce", "contact-sheet", "bench", "adversarial-training"}
+    assert set(cli.commands) == STAGES | {"contact-sheet", "versions", "tiny"}
+    for stage in STAGES:
+        names = {option.lstrip("-") for parameter in cli.commands[stage].params for option in parameter.opts}
+        assert names >= OPTIONS, stage
 
 
 def test_help_imports_no_heavy_library():
@@ -56,9 +81,9 @@ def test_help_imports_no_heavy_library():
     result = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
     assert result.stdout.splitlines()[-1] == "loaded: []"
     for stage in STAGES:
-        assert re.search(rf"^  {stage} ", result.stdout, re.MULTILINE), stage
-    for option in ("--profile", "--data", "--limit", "--k-weights", "--results"):
-        assert option in result.stdout
+        assert re.search(rf"^  {stage}\s", result.stdout, re.MULTILINE), stage
+    for option in OPTIONS:
+        assert f"--{option} " in result.stdout, option
 
 
 def test_an_unknown_profile_is_named_with_the_known_ones(capsys):
@@ -77,14 +102,77 @@ def test_a_missing_data_folder_is_named(capsys, tmp_path, command):
 
 
 def test_a_profile_without_its_data_says_where_data_belongs(capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr("unmask_tf.reproduce.artefacts.ROOT", tmp_path)
+    monkeypatch.setattr("unmask_tf.experiment.setup.ROOT", tmp_path)
     assert "dataset/README.md" in error_of(capsys, "data", "--profile", "paper")
 
 
 def test_a_class_set_the_data_does_not_know_is_named(capsys, data):
-    message = error_of(capsys, "data", "--profile", "photos", "--data", data)
+    message = error_of(capsys, "data", "--class-sets", "photo3", "--data", data)
     assert "'photo3'" in message
     assert "cs3a" in message
+
+
+@pytest.mark.parametrize(
+    ("option", "known"),
+    [
+        ("--architectures", "resnet50"),
+        ("--attacks", "pgd_linf"),
+        ("--defences", "algorithm1"),
+        ("--extractor", "mask_rcnn"),
+    ],
+)
+def test_an_unknown_name_is_refused_with_the_known_ones_before_anything_is_run(capsys, data, tmp_path, option, known):
+    message = error_of(capsys, "evaluate", option, "nonsense", "--data", data, "--results", tmp_path / "results")
+    assert "'nonsense'" in message
+    assert known in message
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_plugin_that_cannot_be_imported_is_named(capsys, data):
+    message = error_of(capsys, "data", "--plugins", "no_such_module", "--data", data)
+    assert "'no_such_module'" in message
+    assert "PYTHONPATH" in message
+
+
+@pytest.mark.parametrize("count", ["-1", "-8"])
+def test_a_negative_number_of_workers_is_refused(capsys, data, tmp_path, count):
+    message = error_of(capsys, "train-m", "--data", data, "--results", tmp_path, "--workers", count)
+    assert f"{count} workers" in message
+    assert "WORKERS=n" in message
+
+
+def test_the_options_replace_the_profiles_names(data, tmp_path, asked):
+    chosen = ["--architectures", "vgg16, mobilenet_v2", "--attacks", "mia_l2", "--defences", "none,at_madry"]
+    where = ["--data", str(data), "--results", str(tmp_path / "results")]
+    assert main(["evaluate", *chosen, "--class-sets", "cs3a", *where]) == 130
+    answers = {
+        (s.settings.model, s.settings.defence, s.settings.attack, s.settings.epsilon_255)
+        for s in asked
+        if s.kind == "answer"
+    }
+    assert answers == {
+        (model, defence, attack, epsilon)
+        for model in ("vgg16", "mobilenet_v2")
+        for defence in ("none", "at_madry")
+        for attack, epsilon in (("none", 0), ("mia_l2", 300), ("mia_l2", 600))
+    }
+
+
+def test_each_stage_asks_for_its_own_steps(data, tmp_path, asked):
+    where = ["--data", str(data), "--results", str(tmp_path / "results"), "--architectures", "vgg16"]
+
+    def kinds(*command):
+        asked.clear()
+        assert main([*command, *where]) == 130
+        return [step.kind for step in asked]
+
+    assert kinds("train-m") == ["train_m"] * 3  # benign, and adversarial by two recipes
+    assert kinds("attack", "--defences", "none,um") == ["attack"] * 2 * 8
+    assert kinds("evaluate", "--defences", "none,um") == ["answer"] * 2 * 9  # the data has no annotated images
+    assert kinds("study") == ["answer"] * (1 + 4 * 8)
+    assert kinds("adversarial-training", "--epsilons", "2,4") == ["answer"] * 2 * 9
+    assert [step.settings.split for step in asked] == ["val"] * 18
+    assert main(["evaluate-k", *where]) == 0
 
 
 def test_a_broken_taxonomy_is_named(capsys, data):
@@ -108,9 +196,9 @@ def test_missing_weights_of_k_are_named(capsys, data, tmp_path):
     assert str(tmp_path / "k.h5") in message
 
 
-def test_tables_without_records_say_what_to_run(capsys, tmp_path):
+def test_tables_without_rows_say_what_to_run(capsys, tmp_path):
     for command in ("tables", "figures", "report", "compare"):
-        assert "make evaluate PROFILE=mini-full" in error_of(
+        assert "make reproduce PROFILE=mini-full" in error_of(
             capsys, command, "--profile", "mini-full", "--results", tmp_path
         )
 
@@ -126,11 +214,7 @@ def test_wrong_usage_exits_with_2(capsys, arguments):
     assert "Usage" in capsys.readouterr().err
 
 
-def test_an_interrupt_exits_with_130(capsys, data, tmp_path, monkeypatch):
-    def interrupted(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(run, "run_stages", interrupted)
+def test_an_interrupt_exits_with_130(capsys, data, tmp_path, asked):
     assert main(["train-m", "--data", str(data), "--results", str(tmp_path)]) == 130
     assert "goes on" in capsys.readouterr().err
 
@@ -140,42 +224,124 @@ def test_a_users_own_classes_need_no_change_of_code(data, capsys):
         data / "taxonomy.json"
     )
     assert main(["data", "--data", str(data)]) == 0
-    assert "2 train, 2 val, 2 test images" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "[data] cs3a test: 2 images of 2 classes" in printed
+    assert "2 train, 2 val, 2 test images" in printed
 
 
 def test_data_with_other_parts_than_the_shipped_k_s_gets_a_k_of_its_own(data, tmp_path, monkeypatch):
-    shipped, results = tmp_path / "weights", tmp_path / "results"
+    shipped = tmp_path / "weights"
     shipped.mkdir()
     weights = shipped / "unmask_k_mini.h5"
-    monkeypatch.setattr("unmask_tf.reproduce.artefacts.WEIGHTS_FOLDER", shipped)
-    own = results / "mini" / "models" / "unmask_k_mini.h5"
+    monkeypatch.setattr("unmask_tf.experiment.setup.WEIGHTS_FOLDER", shipped)
 
-    def chosen(parts, listed):
+    def chosen(parts, **options):
         with h5py.File(weights, "w") as file:
             if parts:
                 file["training_state/parts"] = [part.encode() for part in parts]
-        (shipped / "SHA256SUMS").write_text(f"{'0' * 64}  unmask_k_mini.h5\n" if listed else "")
-        return prepare("mini", data=data, results=results).k_weights
+        (shipped / "SHA256SUMS").write_text(f"{sha256(weights)}  unmask_k_mini.h5\n")
+        return prepare("mini", data=data, results=tmp_path / "results", **options).k_weights
 
     parts = read_taxonomy(data).parts
-    assert chosen(parts, listed=True) == weights
-    assert chosen(parts[::-1], listed=True) == own
-    assert chosen((), listed=True) == weights  # such a file does not say
-    assert chosen(parts[::-1], listed=False) == weights  # the user's file: a mistake, which is said
-    weights.write_bytes(b"damaged")
+    assert chosen(parts) == weights
+    assert chosen(()) == weights  # such a file does not say
+    assert chosen(parts[::-1]) is None  # a K is trained
+    assert chosen(parts[::-1], k_weights=weights) == weights  # the user's choice; K itself refuses it
+
+
+def test_a_shipped_k_that_is_missing_or_damaged_is_not_replaced_in_silence(capsys, data, tmp_path, monkeypatch):
+    shipped = tmp_path / "weights"
+    shipped.mkdir()
+    weights = shipped / "unmask_k_mini.h5"
+    monkeypatch.setattr("unmask_tf.experiment.setup.WEIGHTS_FOLDER", shipped)
     (shipped / "SHA256SUMS").write_text(f"{'0' * 64}  unmask_k_mini.h5\n")
-    assert prepare("mini", data=data, results=results).k_weights == weights
-    assert prepare("mini", data=data, results=results, k_weights=weights).k_weights == weights
+    assert f"{weights} is a shipped file, and it is missing" in error_of(capsys, "data", "--data", data)
+    weights.write_bytes(b"damaged")
+    assert "SHA256SUMS" in error_of(capsys, "data", "--data", data)
+    (shipped / "SHA256SUMS").unlink()
+    assert f"{weights} cannot be read" in error_of(capsys, "data", "--data", data)
 
 
 def test_shipped_weights_are_never_trained_over(data, tmp_path, monkeypatch, capsys):
     shipped = tmp_path / "weights"
     shipped.mkdir()
-    (shipped / "unmask_k_mini.h5").write_bytes(b"shipped")
-    (shipped / "SHA256SUMS").write_text(f"{'0' * 64}  unmask_k_mini.h5\n")
-    monkeypatch.setattr("unmask_tf.reproduce.artefacts.WEIGHTS_FOLDER", shipped)
-    asked = []
-    monkeypatch.setattr(run, "run_stages", lambda a_run, command: asked.append(a_run.k_weights))
-    assert main(["train-k", "--data", str(data), "--results", str(tmp_path / "results")]) == 0
-    assert main(["train-k", "--data", str(data), "--k-weights", str(tmp_path / "mine.h5")]) == 0
-    assert asked == [tmp_path / "results" / "mini" / "models" / "unmask_k_mini.h5", tmp_path / "mine.h5"]
+    weights = shipped / "unmask_k_mini.h5"
+    weights.write_bytes(b"shipped")
+    (shipped / "SHA256SUMS").write_text(f"{sha256(weights)}  unmask_k_mini.h5\n")
+    where = ["--data", data, "--results", tmp_path / "results"]
+    assert f"{weights} is a shipped file" in error_of(capsys, "train-k", *where, "--k-weights", weights)
+    assert weights.read_bytes() == b"shipped"
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_k_to_compare_with_that_does_not_exist_is_named(capsys, data, tmp_path):
+    (tmp_path / "k.h5").write_bytes(b"weights")
+    missing, where = tmp_path / "missing.h5", ["--data", data, "--results", tmp_path / "results"]
+    assert str(missing) in error_of(capsys, "compare", *where, "--k-weights", missing)
+    assert str(missing) in error_of(capsys, "compare", *where, "--k-weights", tmp_path / "k.h5", "--ours", missing)
+    assert "--k-weights" in error_of(capsys, "compare", *where, "--ours", tmp_path / "k.h5")
+
+
+# --- a whole run, with made-up science -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """Data of four images a class and split, with part annotations, and K's weights."""
+    root = tmp_path_factory.mktemp("whole_run")
+    for split in ("train", "val", "test"):
+        for name in ("car", "person", "train"):
+            (root / "data" / "classes" / split / name).mkdir(parents=True)
+            for i in range(4):
+                image = Image.fromarray(np.full((8, 8, 3), 40 * i + 1, np.uint8))
+                image.save(root / "data" / "classes" / split / name / f"{i}.png")
+        (root / "data" / "images" / split).mkdir(parents=True)
+        image.save(root / "data" / "images" / split / "a.png")
+        (root / "data" / f"parts_{split}.json").write_text('{"images": [], "annotations": [], "categories": []}')
+    (root / "k.h5").write_bytes(b"weights of K")
+    return root
+
+
+def run_cli(home, command, *more):
+    """A command on that data, without workers; returns what it printed."""
+    environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY}:{FAKE_SCIENCE}", "FAKE_LOG": str(home / "log.txt")}
+    options = ["--data", home / "data", "--results", home / "results", "--plugins", "fake_science", "--workers", "0"]
+    shorter = ["--architectures", "resnet50", "--attacks", "pgd_linf", "--defences", "none,at,um,algorithm1"]
+    arguments = [sys.executable, "-m", "unmask_tf", command, *options, *shorter, *more]
+    result = subprocess.run(list(map(str, arguments)), env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def computed(home):
+    return len((home / "log.txt").read_text().splitlines())
+
+
+def test_reproduce_goes_from_the_data_to_the_report_and_a_second_time_computes_nothing(home):
+    given = ["--k-weights", home / "k.h5"]
+    printed = run_cli(home, "reproduce", *given)
+    folder = home / "results" / "mini"
+    assert printed.splitlines()[-1] == f"The whole report, with figures: {folder / 'report.md'}"
+    # 2 trainings, 4 attacks, parts of 4 image sets, 12 answers and those of the validation images, K's evaluation.
+    assert computed(home) == 2 + 4 + 4 + 13 + 1
+    expected = {"rows/grid.csv", "rows/grid.json", "rows/model_k.json", "report.md", "table4.md", "figure5.png"}
+    assert all((folder / name).is_file() for name in expected)
+    again = run_cli(home, "reproduce", *given)
+    assert computed(home) == 24
+    assert "[train_m] 2 of 2 finished before" in again
+    for command in ("tables", "figures", "report"):
+        assert str(folder) in run_cli(home, command)
+    assert str(folder / "rows" / "model_k.json") in run_cli(home, "evaluate-k", *given)
+    assert computed(home) == 24
+
+
+def test_a_trained_k_is_kept_and_copied_where_the_user_says(home):
+    before = computed(home) if (home / "log.txt").exists() else 0
+    printed = run_cli(home, "train-k", "--k-weights", home / "mine.h5")
+    assert f"[train-k] {home / 'mine.h5'}" in printed
+    (kept,) = (home / "results" / "mini" / "train_k").glob("*.h5")
+    assert (home / "mine.h5").read_bytes() == kept.read_bytes()
+    assert (home / "mine.log.json").is_file()
+    assert computed(home) == before + 1
+    assert f"[train-k] {kept}" in run_cli(home, "train-k")
+    assert computed(home) == before + 1

@@ -1,6 +1,7 @@
 """The Makefile: its targets, how it passes options on, and what `setup` and `clean` may touch."""
 
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -12,8 +13,27 @@ REPOSITORY = Path(__file__).parents[1]
 TARGETS = [
     *("help", "setup", "data", "train-k", "evaluate-k", "train-m", "attack", "evaluate", "tables", "figures", "report"),
     *("reproduce", "compare", "notebooks", "test", "lint", "bench", "clean", "golden", "contact-sheet"),
-    *("adversarial-training", "study", "bench-k", "bench-k-training", "bench-attacks", "test-kernels"),
+    *("adversarial-training", "study", "bench-k", "bench-k-training", "bench-attacks", "versions", "test-kernels"),
 ]
+RUN_TARGETS = [
+    *("data", "train-k", "evaluate-k", "train-m", "attack", "evaluate", "tables", "figures", "report", "reproduce"),
+    *("compare", "adversarial-training", "study"),
+]
+OPTIONS = {
+    "PROFILE": ("photos", "--profile"),
+    "DATA": ("../my photos", "--data"),
+    "LIMIT": ("20", "--limit"),
+    "K_WEIGHTS": ("k.h5", "--k-weights"),
+    "WORKERS": ("3", "--workers"),
+    "RAY": ("auto", "--ray"),
+    "PLUGINS": ("mine,yours", "--plugins"),
+    "CLASS_SETS": ("cs3a,cs5a", "--class-sets"),
+    "ARCHITECTURES": ("vgg16,resnet50", "--architectures"),
+    "ATTACKS": ("pgd_linf,mia_l2", "--attacks"),
+    "DEFENCES": ("none,um", "--defences"),
+    "EXTRACTOR": ("mine", "--extractor"),
+    "AT_EPOCHS": ("30", "--at-epochs"),
+}
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 
@@ -47,9 +67,14 @@ def pip_calls(checkout):
 def test_help_lists_every_target_with_a_text():
     result = make("help")
     assert result.returncode == 0, result.stderr
-    texts = {line.split()[0]: line.split()[1:] for line in result.stdout.splitlines()[1:]}
-    assert set(texts) == set(TARGETS)
-    assert all(texts.values())
+    listed = [line.split() for line in result.stdout.splitlines() if re.match(r"  \S", line)]
+    assert sorted(words[0] for words in listed) == sorted(TARGETS)
+    assert all(len(words) > 1 for words in listed)
+
+
+def test_help_names_every_option():
+    before_the_list = make("help").stdout.split("\n  help")[0]
+    assert set(re.findall(r"\[([A-Z_]+)=", before_the_list)) == {*OPTIONS, "EXTRA"}
 
 
 def test_help_is_the_default_target():
@@ -62,11 +87,27 @@ def test_every_target_parses(target):
     assert result.returncode == 0, result.stderr
 
 
-def test_options_reach_the_command():
-    options = ["PROFILE=photos", "DATA=../my photos", "LIMIT=20", "K_WEIGHTS=k.h5", "EXTRA=--results elsewhere"]
-    line = make("-n", "reproduce", *options).stdout.splitlines()[-1]
-    expected = "--profile 'photos' --data '../my photos' --limit '20' --k-weights 'k.h5' --results elsewhere"
-    assert " ".join(line.split()).endswith(f"-m unmask_tf reproduce {expected}")
+@pytest.mark.parametrize("target", RUN_TARGETS)
+def test_every_option_reaches_the_command(target):
+    given = [f"{name}={value}" for name, (value, _) in OPTIONS.items()]
+    line = make("-n", target, *given, "EXTRA=--results elsewhere").stdout.splitlines()[-1]
+    expected = " ".join(f"{option} '{value}'" for value, option in OPTIONS.values())
+    assert " ".join(line.split()).endswith(f"-m unmask_tf {target} {expected} --results elsewhere")
+
+
+@pytest.mark.parametrize("target", RUN_TARGETS)
+def test_the_command_line_has_the_command_and_every_option(target):
+    from unmask_tf.cli import cli
+
+    known = {option for parameter in cli.commands[target].params for option in parameter.opts}
+    assert known >= {option for _, option in OPTIONS.values()}
+
+
+@pytest.mark.parametrize("target", ["tables", "figures", "report"])
+def test_what_is_made_from_rows_makes_the_rows_first(target):
+    lines = [line for line in make("-n", target, "LIMIT=20").stdout.splitlines() if "-m unmask_tf" in line]
+    assert [re.search(r"-m unmask_tf (\S+)", line)[1] for line in lines] == ["evaluate", target]
+    assert all("--limit '20'" in line for line in lines)
 
 
 def test_the_recipe_reaches_adversarial_training_alone():
@@ -78,6 +119,13 @@ def test_the_recipe_reaches_adversarial_training_alone():
 def test_without_options_the_profile_is_mini():
     line = make("-n", "reproduce").stdout.splitlines()[-1]
     assert " ".join(line.split()).endswith("reproduce --profile 'mini'")
+
+
+def test_notebooks_are_run_on_the_chosen_profile_data_and_k_beside_its_results():
+    text = make("-n", "notebooks", "PROFILE=photos", "DATA=../my photos", "K_WEIGHTS=k.h5").stdout
+    assert "mkdir -p 'results/photos/notebooks'" in text
+    assert "UNMASK_PROFILE='photos' UNMASK_DATA='../my photos' UNMASK_K_WEIGHTS='k.h5'" in text
+    assert "--output='../results/photos/notebooks/{notebook_name}' notebooks/*.ipynb" in text
 
 
 def test_tests_that_need_photographs_run_only_with_them():
@@ -129,13 +177,13 @@ def test_setup_writes_inside_the_checkout_only(checkout, tmp_path_factory):
         assert f"{variable} := {checkout}" in recipe
 
 
-@pytest.mark.parametrize("profile", ["", ".", "..", "../dataset", "reference", "mini/records"])
+@pytest.mark.parametrize("profile", ["", ".", "..", "../dataset", "reference", "mini/rows"])
 def test_clean_refuses_what_is_no_profile(checkout, profile):
     (checkout / "results" / "reference").mkdir(parents=True)
-    (checkout / "results" / "mini" / "records").mkdir(parents=True)
+    (checkout / "results" / "mini" / "rows").mkdir(parents=True)
     assert make("clean", f"PROFILE={profile}", cwd=checkout).returncode != 0
     assert (checkout / "results" / "reference").is_dir()
-    assert (checkout / "results" / "mini" / "records").is_dir()
+    assert (checkout / "results" / "mini" / "rows").is_dir()
 
 
 def test_clean_removes_a_profiles_results_only(checkout):

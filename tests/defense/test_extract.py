@@ -8,10 +8,10 @@ import keras
 import numpy as np
 import pytest
 
-from unmask_tf.defense import extract as module
 from unmask_tf.defense.extract import EXTRACTORS, PartExtractor, PartSeen
 from unmask_tf.defense.unmask import UnMask
 from unmask_tf.errors import InputError
+from unmask_tf.mrcnn import fast, weights
 from unmask_tf.mrcnn.config import Config, preset
 from unmask_tf.mrcnn.model import MaskRCNN
 from unmask_tf.mrcnn.weights import named_weights, save_weights
@@ -50,8 +50,8 @@ class StubK:
 @pytest.fixture
 def extractor(monkeypatch):
     """Makes an extractor around the stub."""
-    monkeypatch.setattr(module, "FastDetector", StubK)
-    monkeypatch.setattr(module, "check_parts", lambda path, parts: None)
+    monkeypatch.setattr(fast, "FastDetector", StubK)
+    monkeypatch.setattr(weights, "check_parts", lambda path, parts: None)
 
     def make(batch_size=2, taxonomy=PARTS, mode="square", **options):
         return PartExtractor(Config(NUM_CLASSES=4, IMAGE_RESIZE_MODE=mode), "k.h5", taxonomy, batch_size, **options)

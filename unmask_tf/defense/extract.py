@@ -16,8 +16,6 @@ import numpy as np
 
 from unmask_tf.errors import InputError
 from unmask_tf.mrcnn.config import Config
-from unmask_tf.mrcnn.fast import FastDetector
-from unmask_tf.mrcnn.weights import check_parts
 from unmask_tf.taxonomy import UNMASK, Taxonomy
 
 Box = tuple[int, int, int, int]
@@ -82,6 +80,10 @@ class PartExtractor:
         dtype: str = "float32",
         crop_canvas: bool = False,
     ) -> None:
+        # Here, so that the table of extractors can be read without TensorFlow.
+        from unmask_tf.mrcnn.fast import FastDetector
+        from unmask_tf.mrcnn.weights import check_parts
+
         if len(taxonomy.parts) + 1 != config.NUM_CLASSES:
             raise ValueError(
                 f"K has {config.NUM_CLASSES} outputs, but the taxonomy has {len(taxonomy.parts)} parts and a "

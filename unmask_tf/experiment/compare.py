@@ -35,6 +35,9 @@ def compare_k(run: Run, given: Path, ours: Path | None, canvas: int | None) -> t
         InputError: a file is missing or does not fit the taxonomy, or both are the same file.
     """
     mine = ours if ours is not None else run.k_weights
+    for path in (given, ours):
+        if path is not None and not path.is_file():
+            raise InputError(f"K's weights {path} do not exist. Check the path.")
     if mine is None or not mine.is_file() or mine.samefile(given):
         raise InputError(f"there is no K of ours to compare {given} with. Name one: EXTRA='--ours file'.")
     grids = [Grid(run, (mine, k_settings(run, mine, None))), Grid(run, (given, k_settings(run, given, canvas)))]

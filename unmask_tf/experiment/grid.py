@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from unmask_tf.attacks import ATTACKS, threat_model
+from unmask_tf.classifiers import CLASSIFIERS
 from unmask_tf.classifiers.settings import AdversarialTrainingConfig, with_recipe
 from unmask_tf.defense.defences import DEFENCES, Defence, trust
+from unmask_tf.defense.extract import EXTRACTORS
 from unmask_tf.errors import InputError
 from unmask_tf.experiment.kinds import answer, attack, evaluate_k, extract, train_k, train_m
 from unmask_tf.experiment.setup import Run
@@ -64,7 +66,13 @@ class Grid:
         return self.run.images(class_set, split, self.profile.limit if split == "test" else limit)
 
     def model(self, class_set: str, architecture: str, recipe: str = "none", epsilon_255: float | None = None) -> Step:
-        """M's training: benign (`none`), or adversarial by a recipe; `epsilon_255` instead of the recipe's."""
+        """M's training: benign (`none`), or adversarial by a recipe; `epsilon_255` instead of the recipe's.
+
+        Raises:
+            InputError: unknown architecture, or a folder of images is missing.
+        """
+        if architecture not in CLASSIFIERS:
+            raise InputError(f"unknown architecture '{architecture}'. Choose one of: {', '.join(CLASSIFIERS)}.")
         config, adversarial = self.profile.classifier, None
         inputs: dict[str, Any] = {split: self.images(class_set, split) for split in ("train", "val")}
         if recipe != "none":
@@ -135,8 +143,14 @@ class Grid:
         return given if given is not None else self.train_k()
 
     def parts(self, class_set: str, images: Step | Files) -> tuple[Step, ...]:
-        """Parts seen in images, in chunks."""
+        """Parts seen in images, in chunks.
+
+        Raises:
+            InputError: unknown part extractor.
+        """
         detector = self.profile.part_detector
+        if detector.extractor not in EXTRACTORS:
+            raise InputError(f"unknown extractor '{detector.extractor}'. Choose one of: {', '.join(EXTRACTORS)}.")
         inputs: dict[str, Any] = {"images": images}
         options: Mapping[str, Any] = {}
         if detector.extractor == "mask_rcnn":
