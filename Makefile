@@ -73,7 +73,7 @@ STAGES := data train-k evaluate-k train-m adversarial-training attack evaluate t
 help: ## list the targets
 	@echo 'make TARGET [PROFILE=mini|mini-full|photos|paper] [DATA=folder] [LIMIT=images] [K_WEIGHTS=file] [WORKERS=n]'
 	@echo '            [RAY=auto|address] [PLUGINS=module] [CLASS_SETS=a,b] [ARCHITECTURES=a,b] [ATTACKS=a,b] [DEFENCES=a,b]'
-	@echo '            [EXTRACTOR=name] [EXTRA=options]'
+	@echo '            [EXTRACTOR=name] [AT_EPOCHS=n] [EXTRA=options]'
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
 		while IFS='|' read -r name text; do printf '  %-20s %s\n' "$$name" "$$text"; done
 
