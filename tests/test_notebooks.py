@@ -12,8 +12,8 @@ from nbclient import NotebookClient
 
 from unmask_tf.data.settings import SyntheticConfig
 from unmask_tf.data.synthetic import build_dataset
-from unmask_tf.reproduce import records
-from unmask_tf.reproduce.records import CellKey, Record
+from unmask_tf.experiment.rows import Header, RowSet, frame, write_bundle
+from unmask_tf.taxonomy import UNMASK
 
 REPOSITORY = Path(__file__).parents[1]
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
@@ -119,12 +119,32 @@ def random_k(path):
     return path
 
 
-def some_records(folder):
-    for defence, correct in (("none", 1), ("at", 2), ("um", 3)):
-        scored = {"detection_scores": (0.9, 0.2), "detection_labels": (1, 0)} if defence == "um" else {}
-        key = CellKey("mini", "cs3a", "resnet50", defence, "mia_linf", 8)
-        checks = {"budget": True}
-        records.write(Record(key=key, config_hash="x", n=4, correct=correct, checks=checks, **scored), folder)
+def some_rows(folder):
+    """Four images; of the attacked ones M answers one rightly, adversarially trained two, and UnMask three."""
+    true, wrong, row_sets = "car", "train", []
+    classes = {name: list(UNMASK.classes[name]) for name in UNMASK.class_sets["cs3a"]}
+    for attack, epsilon, right, score in (("none", 0, (4, 4, 4), 0.2), ("mia_linf", 8, (1, 2, 3), 0.9)):
+        for defence, correct in zip(("none", "at", "um"), right, strict=True):
+            answers = [true] * correct + [wrong] * (4 - correct)
+            of_m = [true] * right[0] + [wrong] * (4 - right[0])
+            names = [f"test/{true}/{i}.png" for i in range(4)]
+            scores = np.full(4, score) if defence == "um" else None
+            header = Header(
+                key=f"{defence} {attack}",
+                data="mini",
+                split="test",
+                class_set="cs3a",
+                classes=classes,
+                model="resnet50",
+                defence=defence,
+                attack=attack,
+                epsilon_255=epsilon,
+                threat={} if attack == "none" else {"preset": "released", "iterations": 20, "iterations_asked": 20},
+                checks={} if attack == "none" else {"deterministic": True},
+                training={"recipe": "released" if defence == "at" else "none", "epochs": 1, "stopped": "epochs"},
+            )
+            row_sets.append(RowSet(header, frame(names, [true] * 4, answers, of_m, None, scores)))
+    write_bundle(folder, "grid", row_sets)
 
 
 TINY = {
@@ -133,6 +153,7 @@ TINY = {
     "N_IMAGES": 3,
     "N_SHOWN": 2,
     "ITERATIONS": 2,
+    "VAL_IMAGES": 3,
     "TRAIN_IMAGES": 6,
 }
 
@@ -178,7 +199,7 @@ def printed(notebook):
 
 
 def test_the_whole_path_runs_from_any_folder(workplace, monkeypatch):
-    some_records(workplace / "results" / "mini" / "records")
+    some_rows(workplace / "results" / "mini" / "rows")
     before = sorted(path.relative_to(workplace) for path in workplace.rglob("*"))
     notebook = execute(workplace, workplace / "results", monkeypatch)
     # V, parts, texture, K, two attacks, K on attacked images, ROC.
@@ -186,10 +207,11 @@ def test_the_whole_path_runs_from_any_folder(workplace, monkeypatch):
     text = printed(notebook)
     assert "stand-in" in text
     assert "pgd_l2 eps 300: M is right on" in text and "mia_linf eps 8: M is right on" in text
+    assert re.search(r"threshold t = \d\.\d+, chosen on 3 benign images", text)
     tables = "\n".join(outputs(notebook, "text/plain"))
     assert "parts seen" in tables and "wheel" in tables
     results = "\n".join(outputs(notebook, "text/markdown"))
-    assert "MIA-L∞ ε=8" in results and "0.75" in results
+    assert "MIA-L∞ ε=8" in results and "0.75 (0.82)" in results
     assert sorted(path.relative_to(workplace) for path in workplace.rglob("*")) == before, "it writes nothing"
 
 
@@ -207,15 +229,28 @@ def test_model_k_is_shown_from_any_folder(workplace, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_trained_m_is_loaded_and_missing_records_are_told(workplace, tmp_path, monkeypatch):
+def test_a_trained_m_is_found_and_missing_rows_are_told(workplace, tmp_path, monkeypatch):
     from unmask_tf.classifiers.build import build_classifier, save_classifier
+    from unmask_tf.experiment.grid import Grid
+    from unmask_tf.experiment.kinds import train_m
+    from unmask_tf.experiment.publish import finished
+    from unmask_tf.experiment.runner import run
+    from unmask_tf.experiment.setup import prepare
 
-    classes = ("car", "person", "train")
-    path = tmp_path / "mini" / "models" / "cs3a" / "mobilenet_v2_none.weights.h5"
-    path.parent.mkdir(parents=True)
-    model = build_classifier("mobilenet_v2", 3, input_size=64, weights="random")
-    save_classifier(model, path, {"architecture": "mobilenet_v2", "classes": classes, "input_size": 64})
-    notebook = execute(workplace, tmp_path, monkeypatch)
-    assert "mobilenet_v2_none.weights.h5: " in printed(notebook)
-    assert "There are no records yet: make reproduce PROFILE=mini" in printed(notebook)
+    def untrained(settings, inputs, output, resources):
+        model = build_classifier(settings.architecture, len(settings.classes), input_size=64, weights="random")
+        metadata = {"architecture": settings.architecture, "classes": settings.classes, "input_size": 64}
+        save_classifier(model, output, metadata)
+        return {}
+
+    monkeypatch.setattr(train_m, "run", untrained)
+    paths = {"data": workplace / "data", "k_weights": workplace / "k.weights.h5", "results": tmp_path}
+    a_run = prepare("mini", **paths)
+    step = Grid(a_run).model("cs3a", TINY["ARCHITECTURE"])
+    assert finished(a_run, step) is None
+    output = run([step], a_run.folder)[step]
+    assert finished(a_run, step) == output.path
+    text = printed(notebook := execute(workplace, tmp_path, monkeypatch))
+    assert f"{output.path.name}: " in text
+    assert "There are no rows yet: make reproduce PROFILE=mini" in text
     assert len(outputs(notebook, "image/png")) == 7

@@ -15,7 +15,7 @@ from small_runs import HERE, smaller
 
 from unmask_tf.errors import InputError
 from unmask_tf.experiment.grid import Grid
-from unmask_tf.experiment.publish import publish, publish_k
+from unmask_tf.experiment.publish import finished, publish, publish_k
 from unmask_tf.experiment.rows import read_bundle
 from unmask_tf.experiment.runner import Workers, run
 from unmask_tf.experiment.setup import prepare
@@ -262,6 +262,21 @@ def test_a_limit_keeps_the_models_and_makes_the_rest_again(fake, make_run, compu
     finish(limited)
     assert kinds(computed()[first:]) == {"attack": 4, "extract": 3, "answer": 12, "evaluate_k": 1}
     assert {rows.n for rows in read_bundle(limited.folder / "rows", "grid")} == {6}
+
+
+def test_a_step_counts_as_finished_while_its_output_is_whole_and_up_to_date(fake, make_run, home):
+    a_run = make_run()
+    step = Grid(a_run).model("cs3a", "resnet50")
+    assert finished(a_run, step) is None
+    assert not a_run.folder.exists()
+    output = run([step], a_run.folder)[step]
+    assert finished(a_run, Grid(a_run).model("cs3a", "resnet50")) == output.path
+    assert finished(a_run, Grid(a_run).model("cs3a", "vgg16")) is None
+    output.path.write_bytes(b"damaged")
+    assert finished(a_run, step) is None
+    run([step], a_run.folder)
+    (home / "data" / "classes" / "train" / "car" / "0.png").unlink()
+    assert finished(a_run, Grid(a_run).model("cs3a", "resnet50")) is None
 
 
 def test_prepare_names_what_is_missing(home):

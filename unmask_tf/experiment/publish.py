@@ -10,8 +10,8 @@ from unmask_tf.experiment.kinds.answer import read_rows
 from unmask_tf.experiment.rows import write_bundle
 from unmask_tf.experiment.runner import Crew, run
 from unmask_tf.experiment.setup import Run
-from unmask_tf.experiment.step import Output, Step
-from unmask_tf.files import read_json, write_json
+from unmask_tf.experiment.step import Keys, Output, Step, resolve
+from unmask_tf.files import HashCache, read_json, write_json
 
 FOLDER = "rows"
 
@@ -42,3 +42,14 @@ def run_grid(wanted: Run, crew: Crew | None = None, plugins: Sequence[str] = ())
     publish(wanted.folder, "grid", answers, outputs)
     if model_k is not None:
         publish_k(wanted.folder, "model_k", outputs[model_k])
+
+
+def finished(wanted: Run, step: Step) -> Path | None:
+    """A step's output, where the run has it whole and up to date, else None; nothing is run or written.
+
+    Raises:
+        InputError: an input file is missing or cannot be read.
+    """
+    keys = Keys(HashCache(wanted.folder / ".hashes.json"))
+    output = resolve(step, wanted.folder, keys).output
+    return output.path if output.done(keys.cache) else None
