@@ -34,7 +34,7 @@ _OPTIONS = (
     click.option("--extractor", help="The part extractor; default: the profile's."),
     click.option("--at-epochs", type=int, help="At most this many epochs of adversarial training; default: profile's."),
     click.option("--plugins", default="", help="Your modules, imported first, which add entries to the tables."),
-    click.option("--workers", type=int, default=1, show_default=True, help="Worker processes."),
+    click.option("--workers", type=int, help="Worker processes; default: one a core, at most 4; 0: none."),
     click.option("--threads", type=int, help="Threads of each worker; default: the cores shared out."),
     click.option("--ray", "ray_address", help="Run on Ray: auto, local, or an address."),
 )
@@ -65,13 +65,14 @@ def _prepared(options: dict[str, Any]) -> Run:
 
 def _crew(options: dict[str, Any]) -> Crew:
     """Who runs the steps."""
-    from unmask_tf.experiment.runner import InThisProcess, Workers
+    from unmask_tf.experiment.runner import InThisProcess, Workers, default_workers
 
     if options["ray_address"]:
         from unmask_tf.experiment.ray_runner import RayCrew
 
         return RayCrew(options["ray_address"], options["threads"] or 1)
-    return Workers(options["workers"], options["threads"]) if options["workers"] else InThisProcess()
+    workers = default_workers() if options["workers"] is None else options["workers"]
+    return Workers(workers, options["threads"]) if workers else InThisProcess()
 
 
 def _run(run: Run, options: dict[str, Any], steps: Sequence[Step]) -> dict[Step, Output]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -230,6 +231,15 @@ class Workers:
             waiting.remove(task)
             bar.progress(task, 0.0)
             worker.give(task)
+
+
+def default_workers() -> int:
+    """A worker for each core, but at most four, since each needs some 2 GiB; one where there is an accelerator.
+
+    One thread in each of two processes does more than two threads in one: tracing and much of a small network's work
+    is single-threaded.
+    """
+    return 1 if shutil.which("nvidia-smi") else min(4, os.cpu_count() or 1)
 
 
 class _Worker:
