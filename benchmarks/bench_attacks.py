@@ -22,9 +22,9 @@ from typing import Any
 
 import numpy as np
 from turns import Worker
-from unmask_tf.reproduce.stages import import_quietly
 
 from unmask_tf.errors import InputError
+from unmask_tf.experiment.quiet import import_quietly
 from unmask_tf.files import read_json, write_json
 
 HERE = Path(__file__).resolve().parent

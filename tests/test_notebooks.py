@@ -228,7 +228,6 @@ def test_model_k_is_shown_from_any_folder(workplace, monkeypatch):
     assert sorted(path.relative_to(workplace) for path in workplace.rglob("*")) == before, "it writes nothing"
 
 
-@pytest.mark.slow
 def test_a_trained_m_is_found_and_missing_rows_are_told(workplace, tmp_path, monkeypatch):
     from unmask_tf.classifiers.build import build_classifier, save_classifier
     from unmask_tf.experiment.grid import Grid
