@@ -300,7 +300,7 @@ def compare(ours: Path | None, canvas: int | None, **options: Any) -> None:
     answers, evaluations = compare_k(run, given, ours, canvas)
     outputs = _run(run, options, [*answers, *evaluations])
     publish(run.folder, "compare_k", answers, outputs)
-    for name, step in zip(("model_k", "model_k_given"), evaluations, strict=False):
+    for name, step in zip(("model_k_ours", "model_k_given"), evaluations, strict=False):
         publish_k(run.folder, name, outputs[step])
     click.echo(render(run.folder))
 

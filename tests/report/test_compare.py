@@ -156,7 +156,7 @@ def test_two_k_s_by_hand(tmp_path):
     assert (tmp_path / "compare_k.csv").read_text().splitlines()[1:] == [
         "resnet50,cs3a,none,0,4,0.5000,0.6250,0.7500,0.5000"
     ]
-    for name, value in (("model_k", 0.5), ("model_k_given", 0.6)):
+    for name, value in (("model_k_ours", 0.5), ("model_k_given", 0.6)):
         (tmp_path / "rows" / f"{name}.json").write_text(f'{{"map50": {value}, "map": 0.25}}')
     assert "| mAP at IoU 0.5 | 0.500 | 0.600 |" in compare_k(tmp_path)
 

@@ -21,7 +21,7 @@ def k_settings(run: Run, weights: Path, canvas: int | None) -> Mapping[str, Any]
 
 
 def compare_k(run: Run, given: Path, ours: Path | None, canvas: int | None) -> tuple[list[Step], list[Step]]:
-    """Both K's answers (`um`) to benign images and to those of the grid's attacks whose M is there already.
+    """Both K's answers (`um`) to benign and attacked images; the M's that are missing are trained.
 
     Args:
         run: data, taxonomy, profile and limit.

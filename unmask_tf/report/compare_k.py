@@ -56,7 +56,7 @@ def compare_k(folder: Path) -> str:
         again = how_to_make(folder, "compare_k")
         raise InputError(f"{folder / 'rows'} compares {len(names)} K's, not two. Run: {again}")
     table = compare_table(*([r for r in row_sets if r.header.extractor == name] for name in names))
-    both = [find_model_k(folder, name) for name in ("model_k", "model_k_given")]
+    both = [find_model_k(folder, name) for name in ("model_k_ours", "model_k_given")]
     maps = "The data has no part annotations of a test split, so there is no mAP.\n"
     if all(both):
         rows = [[text, *(number(k.get(name), 3) for k in both)] for name, text in _MAPS.items()]

@@ -15,6 +15,7 @@ _TARGETS = {
     "line_search": "adversarial-training PROFILE={}",
     "compare_k": "compare PROFILE={} K_WEIGHTS=file",
     "model_k": "evaluate-k PROFILE={}",
+    "model_k_ours": "compare PROFILE={} K_WEIGHTS=file",
     "model_k_given": "compare PROFILE={} K_WEIGHTS=file",
 }
 
