@@ -1,23 +1,26 @@
 """One real run from data to tables, and the README's own entries in every table, run as a user would write them."""
 
 import json
+import os
 import re
 import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from test_step import changed_keys, downstream
 
 from unmask_tf.attacks import ATTACKS
 from unmask_tf.classifiers import CLASSIFIERS
 from unmask_tf.defense.defences import DEFENCES
 from unmask_tf.errors import InputError
+from unmask_tf.experiment.grid import Grid
 from unmask_tf.experiment.publish import run_grid
 from unmask_tf.experiment.rows import read_bundle
-from unmask_tf.experiment.runner import Workers
-from unmask_tf.experiment.step import import_plugins
+from unmask_tf.experiment.runner import Workers, ordered
+from unmask_tf.experiment.step import Keys, import_plugins
 from unmask_tf.experiment.tiny import tiny_run
-from unmask_tf.files import read_json, write_json
+from unmask_tf.files import HashCache, read_json, write_json
 from unmask_tf.report.page import write_report
 from unmask_tf.report.summary import summary
 
@@ -114,6 +117,31 @@ def test_a_part_detector_from_outside_needs_no_weights_and_works_in_worker_proce
     assert {r.header.extractor for r in found} == {"colours"}
     assert {part for r in found for parts in r.part_sets() for part in parts} <= {"coach_front", "leg", "window"}
     assert all(len(parts) == 1 for r in found for parts in r.part_sets())
+
+
+def test_an_edited_plugin_makes_exactly_the_steps_that_use_it_run_again(tmp_path, plugins):
+    import_plugins(plugins)
+    wishes = {"architectures": ("small", "resnet50"), "attacks": ("pgd_linf", "noise"), "defences": ("none", "jpeg")}
+    steps = ordered(Grid(tiny_run(tmp_path, **wishes)).answers())
+
+    def keys():
+        fresh = Keys(HashCache(os.devnull))
+        return [fresh.of(step) for step in steps]
+
+    def own(name):
+        """The steps that call a plugin's entry themselves."""
+        uses = {
+            "noise_attack": lambda s: s.kind == "attack" and s.settings.threat.attack == "noise",
+            "jpeg_defence": lambda s: s.kind == "answer" and s.settings.defence == "jpeg",
+            "small_classifier": lambda s: s.kind == "train_m" and s.settings.architecture == "small",
+        }
+        return [number for number, step in enumerate(steps) if uses[name](step)]
+
+    for name in ("noise_attack", "jpeg_defence", "small_classifier"):
+        before, path = keys(), tmp_path / "plugins" / f"{name}.py"
+        path.write_text(path.read_text() + "\n# edited\n")
+        assert own(name)
+        assert changed_keys(before, keys()) == downstream(steps, own(name)), name
 
 
 def test_a_plugin_that_is_not_there_is_named():

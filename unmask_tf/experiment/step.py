@@ -3,9 +3,10 @@
     key = sha256(kind, VERSION, settings, {input: key of its step, or SHA-256 of its files})
 
 A kind is a module of `experiment/kinds/` with `VERSION`, a frozen dataclass `Settings`, `SUFFIX` of its output, `FRESH`
-(it wants a process that has trained nothing yet), `GPU` (it gains by one), `cost(settings, inputs)` and
-`run(settings, inputs, output, resources) -> info`: a pure function from files to one file that reads nothing but its
-settings and inputs. Beside the output lies its header, written last: `<name>-<key[:12]>.header.json`.
+(it wants a process that has trained nothing yet), `GPU` (it gains by one), `cost(settings, inputs)`, perhaps
+`entry(settings)`, the function of the table's entry that it calls (a user's own brings its file's hash into the key),
+and `run(settings, inputs, output, resources) -> info`: a pure function from files to one file that reads nothing but
+its settings and inputs. Beside the output lies its header, written last: `<name>-<key[:12]>.header.json`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import hashlib
 import importlib
 import json
 import os
+import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -97,9 +99,24 @@ class Keys:
         if id(step) not in self._known:
             version = kind_module(step.kind).VERSION
             inputs = {name: self.of_input(value) for name, value in step.inputs.items()}
-            text = canonical([step.kind, version, step.settings, inputs])
+            text = canonical([step.kind, version, step.settings, inputs, *self._foreign_code(step)])
             self._known[id(step)] = step, hashlib.sha256(text.encode()).hexdigest()
         return self._known[id(step)][1]
+
+    def _foreign_code(self, step: Step) -> list[str]:
+        """SHA-256 of the module that a user's own entry is defined in; nothing for the package's entries."""
+        module = kind_module(step.kind)
+        entry = module.entry(step.settings) if hasattr(module, "entry") else None
+        entry = getattr(entry, "func", entry)  # of a functools.partial
+        name = getattr(entry, "__module__", "unmask_tf")
+        if name.partition(".")[0] == "unmask_tf":
+            return []
+        source = getattr(sys.modules[name], "__file__", None)
+        if source is None:
+            raise InputError(
+                f"{step.name}: its code is in no file ({name}). Define it in a module (PLUGINS=my_module)."
+            )
+        return [self.cache.sha256(source)]
 
     def of_input(self, value: Step | Path | Files) -> str:
         """The key of a step, or the SHA-256 of a file, or a digest of the names and contents of files."""

@@ -63,6 +63,13 @@ def cost(settings: Settings, inputs: Mapping[str, Any]) -> float:
     return 500.0 if "model" in inputs else 1.0
 
 
+def entry(settings: Settings) -> Any:
+    """The defence's function in `DEFENCES`."""
+    from unmask_tf.defense.defences import DEFENCES
+
+    return DEFENCES[settings.defence].answer if settings.defence in DEFENCES else None
+
+
 def run(settings: Settings, inputs: Mapping[str, Any], output: Path, resources: Resources) -> dict[str, Any]:
     """Writes the rows as CSV; their header is the step's `info["rows"]`.
 

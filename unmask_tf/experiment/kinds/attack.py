@@ -47,6 +47,11 @@ def cost(settings: Settings, inputs: Mapping[str, Any]) -> float:
     return len(inputs["images"]) * 2.5 * steps * forward_cost(settings.architecture, settings.size)
 
 
+def entry(settings: Settings) -> Any:
+    """The attack's function in `ATTACKS`."""
+    return settings.threat.spec.run
+
+
 def run(settings: Settings, inputs: Mapping[str, Any], output: Path, resources: Resources) -> dict[str, Any]:
     """Inputs: `model` (a trained M) and `images`. Writes the attacked images in their float form."""
     quiet_and_deterministic(settings.seed)

@@ -46,6 +46,13 @@ def cost(settings: Settings, inputs: Mapping[str, Any]) -> float:
     return (settings.last - settings.first) * 6.0 * (side / 128) ** 2
 
 
+def entry(settings: Settings) -> Any:
+    """The extractor's factory in `EXTRACTORS`."""
+    from unmask_tf.defense.extract import EXTRACTORS
+
+    return EXTRACTORS.get(settings.extractor)
+
+
 def run(settings: Settings, inputs: Mapping[str, Any], output: Path, resources: Resources) -> dict[str, Any]:
     """Inputs: `images` (an attack's, or the user's), and `weights` (a file, or K's training) where there are some.
     Writes one dictionary an image: part -> [highest score, boxes (y1, x1, y2, x2)]."""

@@ -48,6 +48,13 @@ def cost(settings: Settings, inputs: Mapping[str, Any]) -> float:
     )
 
 
+def entry(settings: Settings) -> Any:
+    """The architecture's builder in `CLASSIFIERS`."""
+    from unmask_tf.classifiers import CLASSIFIERS
+
+    return CLASSIFIERS.get(settings.architecture)
+
+
 def run(settings: Settings, inputs: Mapping[str, Any], output: Path, resources: Resources) -> dict[str, Any]:
     """Inputs: `train` and `val` (images), and for what it starts from `benign` (a trained M), `weights` (a file) or
     nothing. Writes M's weights, which `load_classifier` reads."""
