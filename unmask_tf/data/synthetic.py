@@ -8,10 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
+import os
 import shutil
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -31,6 +36,7 @@ __all__ = ["CLASSES", "Scene", "build_dataset", "class_scene", "contact_sheet", 
 SPLITS = ("train", "val", "test")
 # Part of the hash: raise it whenever the drawing changes, so that old datasets are rebuilt.
 DRAWING_VERSION = 1
+_FEW = 200  # images that are drawn before other processes are ready to help
 _PARTS_STREAM, _CLASS_STREAM, _SHEET_STREAM = 0, 1, 2
 
 
@@ -97,25 +103,37 @@ def _save(image: np.ndarray, path: Path) -> None:
         ) from error
 
 
-def _draw_parts(config: SyntheticConfig, split: str, files: list[Path], taxonomy: Taxonomy, bar: tqdm) -> None:
-    images = []
-    for index, path in enumerate(files):
-        class_name, _, scene = parts_scene(config, split, index)
-        _save(scene.image, path)
-        instances = tuple(
-            PartInstance(part, tuple(float(v) for v in tight_box(mask)), encode_mask(mask), class_name)
-            for part, mask in scene.parts
-            if part in taxonomy.parts
-        )
-        images.append(PartImage(path, config.image_size, config.image_size, instances))
-        bar.update()
-    write_part_instances(files[0].parents[2] / f"parts_{split}.json", images, taxonomy)
+def _draw_parts(path: Path, config: SyntheticConfig, split: str, taxonomy: Taxonomy) -> PartImage:
+    """Draws and writes one of K's images; returns it with its parts."""
+    class_name, _, scene = parts_scene(config, split, int(path.stem))
+    _save(scene.image, path)
+    instances = tuple(
+        PartInstance(part, tuple(float(v) for v in tight_box(mask)), encode_mask(mask), class_name)
+        for part, mask in scene.parts
+        if part in taxonomy.parts
+    )
+    return PartImage(path, config.image_size, config.image_size, instances)
 
 
-def _draw_classes(config: SyntheticConfig, split: str, files: list[Path], bar: tqdm) -> None:
-    for path in files:
-        _save(class_scene(config, split, path.parent.name, int(path.stem)).image, path)
-        bar.update()
+def _draw_class(path: Path, config: SyntheticConfig, split: str) -> None:
+    """Draws and writes one of M's images."""
+    _save(class_scene(config, split, path.parent.name, int(path.stem)).image, path)
+
+
+def _draw(work: Callable[[Path], Any], files: list[Path], bar: tqdm) -> list[Any]:
+    """`work` of every file, in order; of many files in as many processes as there are cores, at most four."""
+    processes = min(4, os.cpu_count() or 1)
+    # A process that has loaded TensorFlow has threads, and must not be forked.
+    forks = sys.platform.startswith("linux") and not {"tensorflow", "torch"} & set(sys.modules)
+    if not forks or processes == 1 or len(files) < _FEW:
+        return [_told(work(path), bar) for path in files]
+    with multiprocessing.get_context("fork").Pool(processes) as pool:
+        return [_told(result, bar) for result in pool.imap(work, files, chunksize=16)]
+
+
+def _told(result: Any, bar: tqdm) -> Any:
+    bar.update()
+    return result
 
 
 def _known_state(root: Path, digest: str) -> list[str]:
@@ -177,9 +195,10 @@ def build_dataset(root: str | Path, config: SyntheticConfig, taxonomy: Taxonomy 
     with tqdm(total=sum(len(files) for *_, files in todo), desc="drawing the embedded dataset", unit="image") as bar:
         for name, stream, split, files in todo:
             if files and stream == "images":
-                _draw_parts(config, split, files, taxonomy, bar)
+                images = _draw(partial(_draw_parts, config=config, split=split, taxonomy=taxonomy), files, bar)
+                write_part_instances(root / f"parts_{split}.json", images, taxonomy)
             elif files:
-                _draw_classes(config, split, files, bar)
+                _draw(partial(_draw_class, config=config, split=split), files, bar)
             elif stream == "images":
                 write_part_instances(root / f"parts_{split}.json", [], taxonomy)
             done.add(name)
