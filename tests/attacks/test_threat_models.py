@@ -65,10 +65,12 @@ def test_only_strong_keeps_the_best_iterate_and_restarts_what_starts_at_random()
 
 def test_every_cell_of_every_profile_has_a_threat_model():
     for profile in PROFILES.values():
-        for attack, epsilon in profile.attack.cells():
-            threat = threat_model(attack, epsilon, preset=profile.attack.preset, iterations=profile.attack.iterations)
-            assert threat.epsilon_255 == epsilon
-            assert (threat.norm is Norm.LINF) == (epsilon < 100)
+        settings = profile.attack
+        for attack in settings.attacks:
+            for epsilon in settings.epsilons_255[ATTACKS[attack].norm.value]:
+                threat = threat_model(attack, epsilon, preset=settings.preset, iterations=settings.iterations)
+                assert threat.epsilon_255 == epsilon
+                assert (threat.norm is Norm.LINF) == (epsilon < 100)
 
 
 def test_a_threat_model_is_frozen():
