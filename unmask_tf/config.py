@@ -76,7 +76,7 @@ class Profile:
     synthetic: SyntheticConfig | None = None
     class_sets: tuple[str, ...] = ("cs3a", "cs3b", "cs5a", "cs5b")
     architectures: tuple[str, ...] = ("resnet50", "densenet121")
-    defences: tuple[str, ...] = ("none", "at", "at_madry", "um", "algorithm1")
+    defences: tuple[str, ...] = ("none", "at", "um", "algorithm1")
     classifier: ClassifierConfig = field(default_factory=ClassifierConfig)
     adversarial_training: AdversarialTrainingConfig = field(default_factory=AdversarialTrainingConfig)
     attack: AttackConfig = field(default_factory=AttackConfig)
@@ -128,6 +128,7 @@ PROFILES: dict[str, Profile] = {
     "paper": Profile(
         name="paper",
         data="unmask",
+        defences=("none", "at", "at_madry", "um", "algorithm1"),
         part_detector=PartDetectorConfig(
             preset="paper", weights="mask_rcnn_parts_0040.h5", initial="mask_rcnn_coco.h5"
         ),
