@@ -166,7 +166,8 @@ def test_each_stage_asks_for_its_own_steps(data, tmp_path, asked):
         assert main([*command, *where]) == 130
         return [step.kind for step in asked]
 
-    assert kinds("train-m") == ["train_m"] * 3  # benign, and adversarial by two recipes
+    assert kinds("train-m") == ["train_m"] * 2  # benign and adversarial
+    assert kinds("train-m", "--defences", "none,at,at_madry,um") == ["train_m"] * 3  # by two recipes
     assert kinds("attack", "--defences", "none,um") == ["attack"] * 2 * 8
     assert kinds("evaluate", "--defences", "none,um") == ["answer"] * 2 * 9  # the data has no annotated images
     assert kinds("study") == ["answer"] * (1 + 4 * 8)

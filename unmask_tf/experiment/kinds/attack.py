@@ -9,6 +9,7 @@ from typing import Any
 
 import h5py
 
+from unmask_tf.attacks import ATTACKS
 from unmask_tf.attacks.threat_models import ThreatModel
 from unmask_tf.experiment.kinds.shared import forward_cost, load_m
 from unmask_tf.experiment.quiet import quiet_and_deterministic
@@ -49,7 +50,7 @@ def cost(settings: Settings, inputs: Mapping[str, Any]) -> float:
 
 def entry(settings: Settings) -> Any:
     """The attack's function in `ATTACKS`."""
-    return settings.threat.spec.run
+    return ATTACKS[settings.threat.attack].run if settings.threat.attack in ATTACKS else None
 
 
 def run(settings: Settings, inputs: Mapping[str, Any], output: Path, resources: Resources) -> dict[str, Any]:
