@@ -51,8 +51,7 @@ class Step:
         kind: a module of `experiment/kinds/`.
         name: what it is about; part of the output's name, not of the key.
         settings: the kind's `Settings`.
-        inputs: name -> another step, one file, or some files. A name that begins with `after_` is no input: that step
-            only has to be done before.
+        inputs: name -> another step, one file, or some files.
     """
 
     kind: str
