@@ -122,7 +122,7 @@ PROFILES: dict[str, Profile] = {
         ),
         adversarial_training=AdversarialTrainingConfig(epochs=1, patience=3, from_benign=True, learning_rate=5e-5),
         part_detector=PartDetectorConfig(
-            preset="photos", weights="unmask_k_photos.h5", initial="mobilenet_v2_imagenet.weights.h5"
+            preset="photos", weights="unmask_k_photos.h5", initial="efficientnet_lite0_imagenet.npz"
         ),
     ),
     "paper": Profile(

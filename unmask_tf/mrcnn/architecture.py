@@ -13,7 +13,7 @@ from unmask_tf.mrcnn.weights import read_shapes
 from unmask_tf.taxonomy import Taxonomy
 
 # The settings that no file tells (canvas, anchors, thresholds) come from the preset that uses the backbone.
-_PRESETS = {"resnet50": "paper", "resnet101": "paper", "resnet_slim": "mini", "mobilenet_v2": "photos"}
+_PRESETS = {"resnet50": "paper", "resnet101": "paper", "resnet_slim": "mini", "mobilenet_v2": "photos", "efficientnet_lite0": "photos"}
 # Setting -> the tensor whose last axis has its size.
 _WIDTHS = {
     "TOP_DOWN_PYRAMID_SIZE": "fpn_c5p5/kernel",
@@ -64,6 +64,8 @@ def read_architecture(path: str | Path) -> dict[str, Any]:
 def _backbone(shapes: dict[str, tuple[int, ...]], path: str | Path) -> str:
     if "block_1_expand/kernel" in shapes:
         return "mobilenet_v2"
+    if "block1_expand_conv/kernel" in shapes:
+        return "efficientnet_lite0"
     blocks = [0, 0, 0, 0]
     for name in shapes:
         if found := re.fullmatch(r"res([2-5])[a-z]_branch2a/kernel", name):
@@ -75,7 +77,7 @@ def _backbone(shapes: dict[str, tuple[int, ...]], path: str | Path) -> str:
     raise InputError(
         f"{path} has an unknown backbone: {blocks} blocks in stages 2 to 5, conv1 {width} wide. Known are "
         + ", ".join(f"{name} {list(counts)}, {channels} wide" for name, (counts, channels) in RESNETS.items())
-        + ", and MobileNetV2."
+        + ", MobileNetV2 and EfficientNet-Lite0."
     )
 
 

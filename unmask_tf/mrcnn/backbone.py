@@ -1,16 +1,18 @@
 """Backbones and the feature pyramid (FPN), with Matterport's layer names.
 
 Stages C2..C5 have strides 4, 8, 16, 32. `resnet_slim` is this project's narrow ResNet for the embedded data;
-`mobilenet_v2` puts Keras Applications' ImageNet network in the same place.
+`mobilenet_v2` puts Keras Applications' ImageNet network in the same place, `efficientnet_lite0` EfficientNet-Lite0.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import keras
 from keras import layers, ops
 
+from unmask_tf import efficientnet_lite
 from unmask_tf.mrcnn.config import Config
 
 # blocks of stages 2..5, and the bottleneck width of stage 2 (it doubles from stage to stage)
@@ -90,6 +92,15 @@ def mobilenet_v2(image: Any, config: Config) -> list[Any]:
     return list(InferenceModel(base.input, outputs, name="mobilenet_v2")(pixels))
 
 
+def efficientnet_lite0(image: Any, config: Config) -> list[Any]:
+    """EfficientNet-Lite0 stages [C2, C3, C4, C5]: the last features at each stride."""
+    mean = ops.convert_to_tensor(config.MEAN_PIXEL, "float32")
+    pixels = (image + (mean - efficientnet_lite.MEAN)) / efficientnet_lite.SCALE
+    features = efficientnet_lite.efficientnet_lite0(pixels, partial(BatchNorm, config.TRAIN_BN))
+    network = keras.Model(image, features)
+    return [network.get_layer(name).output for name in efficientnet_lite.PYRAMID]
+
+
 def build_backbone(image: Any, config: Config) -> list[Any]:
     """[C2, C3, C4, C5] of molded images, by `config.BACKBONE` (a name, or a callable returning C1..C5 or C2..C5)."""
     if callable(config.BACKBONE):
@@ -98,7 +109,10 @@ def build_backbone(image: Any, config: Config) -> list[Any]:
         return resnet(image, config.BACKBONE, config.TRAIN_BN)
     if config.BACKBONE == "mobilenet_v2":
         return mobilenet_v2(image, config)
-    raise ValueError(f"unknown BACKBONE '{config.BACKBONE}'. Choose one of: {', '.join(RESNETS)}, mobilenet_v2.")
+    if config.BACKBONE == "efficientnet_lite0":
+        return efficientnet_lite0(image, config)
+    known = ", ".join([*RESNETS, "mobilenet_v2", "efficientnet_lite0"])
+    raise ValueError(f"unknown BACKBONE '{config.BACKBONE}'. Choose one of: {known}.")
 
 
 def feature_pyramid(stages: list[Any], channels: int) -> list[Any]:

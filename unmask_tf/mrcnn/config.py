@@ -18,8 +18,12 @@ class Config:
         RPN_FEATURES, MASK_FEATURES: channels of the RPN's shared convolution and of the mask head.
         OPTIMIZER: `sgd` (Matterport's) or `adam`.
         DROP_EMPTY_ROIS: leave boxes without area out of the detections; Matterport keeps them, one pixel large.
-        RANDOM_ZOOM: `train_parts` shows a random part of each image, enlarged by up to this factor; None: the whole
-            image. `MaskRCNN.train` has its argument `augmentation` instead.
+        RANDOM_ZOOM, RANDOM_SIDE, RANDOM_NOISE: `train_parts` shows random views of the images (mrcnn/views.py): windows,
+            enlarged by up to the first; in half of them no more pixels than one of the second's (least, most), with
+            noise of up to the third's levels. None: whole images, or as they are. `MaskRCNN.train` has its argument
+            `augmentation` instead.
+        RARE_SHARE: `train_parts` shows an image oftener if it has a part that less than this share of the images has
+            (see `rare_repeats`); None: every image once an epoch.
         MIRRORED_CLASS_IDS: class index -> class index after a left-right flip (a mirrored image shows a car's other
             side); empty as released.
     """
@@ -88,6 +92,9 @@ class Config:
     USE_RPN_ROIS = True
     TRAIN_BN: bool | None = False
     RANDOM_ZOOM: float | None = None
+    RANDOM_SIDE: tuple[int, int] | None = None
+    RANDOM_NOISE = 0.0
+    RARE_SHARE: float | None = None
     MIRRORED_CLASS_IDS: dict[int, int] = {}  # noqa: RUF012
     SEED = 100
 
@@ -216,29 +223,32 @@ class MiniConfig(Config):
 
 
 class PhotosConfig(Config):
-    """K for photographs on a small machine: an ImageNet MobileNetV2 under Matterport's pyramid and heads."""
+    """K for photographs on a small machine: an ImageNet EfficientNet-Lite0 under Matterport's pyramid and heads."""
 
     NAME = "photos"
-    NUM_CLASSES = 25
-    BACKBONE = "mobilenet_v2"
+    NUM_CLASSES = 28
+    BACKBONE = "efficientnet_lite0"
     IMAGES_PER_GPU = 8
     FPN_CLASSIF_FC_LAYERS_SIZE = 384
-    TOP_DOWN_PYRAMID_SIZE = 96
-    RPN_FEATURES = 128
+    TOP_DOWN_PYRAMID_SIZE = 80
+    RPN_FEATURES = 64
     MASK_FEATURES = 32
-    RPN_ANCHOR_SCALES = (16, 32, 64, 128, 256)
+    RPN_ANCHOR_SCALES = (12, 24, 48, 96, 192)
     PRE_NMS_LIMIT = 2000
     POST_NMS_ROIS_TRAINING = 500
     POST_NMS_ROIS_INFERENCE = 200
     MINI_MASK_SHAPE = (28, 28)
-    IMAGE_MIN_DIM = 256
-    IMAGE_MAX_DIM = 256
-    TRAIN_ROIS_PER_IMAGE = 96
-    DETECTION_MIN_CONFIDENCE = 0.4
+    IMAGE_MIN_DIM = 320
+    IMAGE_MAX_DIM = 320
+    TRAIN_ROIS_PER_IMAGE = 128
+    DETECTION_MIN_CONFIDENCE = 0.05
     DROP_EMPTY_ROIS = True
     OPTIMIZER = "adam"
     TRAIN_BN = False
-    RANDOM_ZOOM = 2.5
+    RANDOM_ZOOM = 3.0
+    RANDOM_SIDE = (96, 192)
+    RANDOM_NOISE = 8.0
+    RARE_SHARE = 0.25
 
 
 PRESETS: dict[str, type[Config]] = {"paper": PaperConfig, "mini": MiniConfig, "photos": PhotosConfig}

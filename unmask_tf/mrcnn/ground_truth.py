@@ -37,52 +37,6 @@ def load_ground_truth(dataset: PartDataset, index: int, config: Config) -> Groun
     return place_ground_truth(dataset.load_image(index), *dataset.load_instances(index), config)
 
 
-def zoomed(
-    image: np.ndarray,
-    class_ids: np.ndarray,
-    boxes: np.ndarray,
-    masks: np.ndarray,
-    has_mask: np.ndarray,
-    most: float,
-    rng: np.random.RandomState,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """A random window around a random part: its sides are the image's, divided by one number from [1, most].
-
-    Parts of which less than half of the box lies in the window are dropped, the others are cut off at its edge. K so
-    meets parts in more sizes than its photographs show, and objects that fill the image as a classifier's do.
-
-    Args:
-        image: uint8 (H, W, 3).
-        class_ids: (N,).
-        boxes: pixel boxes (N, 4), y1, x1, y2, x2.
-        masks: bool (H, W, N).
-        has_mask: bool (N,).
-        most: the strongest zoom, >= 1.
-        rng: draws zoom, part and place.
-
-    Returns:
-        The same five, of the window.
-    """
-    size = np.array(image.shape[:2])
-    window = np.maximum(1, np.round(size / rng.uniform(1.0, most))).astype(int)
-    draw = rng.uniform(size=2)
-    low, high = np.zeros(2, int), size - window
-    if len(boxes):
-        middle = boxes[rng.randint(len(boxes))].reshape(2, 2).mean(0).astype(int)
-        low, high = np.maximum(low, middle - window + 1), np.minimum(high, middle)
-    top, left = np.floor(low + draw * (high - low + 1)).astype(int)
-    bottom, right = top + window[0], left + window[1]
-    cut = np.clip(boxes, [top, left, top, left], [bottom, right, bottom, right])
-    keep = np.flatnonzero(2 * box_math.area(cut) >= box_math.area(boxes))
-    return (
-        image[top:bottom, left:right],
-        class_ids[keep],
-        cut[keep] - np.array([top, left, top, left], boxes.dtype),
-        masks[top:bottom, left:right, keep],
-        has_mask[keep] & masks[top:bottom, left:right, keep].any(axis=(0, 1)),
-    )
-
-
 def place_ground_truth(
     image: np.ndarray,
     class_ids: np.ndarray,
@@ -107,13 +61,11 @@ def place_ground_truth(
         augment: changes canvas and masks; a box without a mask passes through it as a filled mask.
     """
     canvas, placement = resize_image(image, config, rng)
-    masks = resize_masks(masks, placement)
+    drawn, scaled = resize_masks(masks[..., has_mask], placement), np.zeros((*canvas.shape[:2], len(boxes)), bool)
+    scaled[..., has_mask], masks = drawn, scaled
     top, left = placement.window[:2] if placement.crop is None else (-placement.crop[0], -placement.crop[1])
-    boxes = np.where(
-        has_mask[:, None],
-        box_math.from_masks(masks),
-        np.round(boxes * placement.scale).astype(np.int32) + np.array([top, left, top, left], np.int32),
-    )
+    boxes = np.round(boxes * placement.scale).astype(np.int32) + np.array([top, left, top, left], np.int32)
+    boxes[has_mask] = box_math.from_masks(drawn)
     boxes = np.clip(boxes, 0, [canvas.shape[0], canvas.shape[1]] * 2)
     if augment is not None:
         filled = masks.copy()

@@ -1,12 +1,14 @@
 """Where training's batches come from.
 
-Three kinds of `Images` give ground truth one by one: `Ready` from memory, `Loaded` from a `PartDataset` (a random part
-of each image, if asked) or from a Matterport-style `Dataset` with augmentation. Two kinds of `Source` make batches of
-them: `Passes` shows every image once an epoch, `Stream` an endless sequence of passes cut into epochs of any length.
+Two kinds of `Images` give ground truth one by one: `Ready` from memory, `Loaded` from a `PartDataset` (a random view of
+each image, if asked) or from a Matterport-style `Dataset` with augmentation. Two kinds of `Source` make batches of
+them: `Passes` shows every image once an epoch (or those with rare parts more often), `Stream` an endless sequence of
+passes cut into epochs of any length.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +23,11 @@ from unmask_tf.errors import InputError
 from unmask_tf.mrcnn.anchors import pyramid_anchors
 from unmask_tf.mrcnn.augmentation import FLIP, augment_by, check_augmentation
 from unmask_tf.mrcnn.config import Config
-from unmask_tf.mrcnn.ground_truth import GroundTruth, mirror, place_ground_truth, training_batch, zoomed
+from unmask_tf.mrcnn.ground_truth import GroundTruth, mirror, place_ground_truth, training_batch
+from unmask_tf.mrcnn.views import Instances
+
+View = Callable[[np.ndarray, Instances, np.random.RandomState], tuple[np.ndarray, Instances]]
+"""Image and instances to what training shows of them, such as `views.random_view`."""
 
 Batch = dict[str, np.ndarray]
 """Inputs of the training graph, by name."""
@@ -68,7 +74,7 @@ class Loaded:
         config: K's settings.
         augmentation: None, "fliplr", an imgaug augmenter, or a function (see `MaskRCNN.train`).
         no_augmentation_sources: sources whose images stay as they are.
-        zoom: shows a random part of each image, enlarged by up to this factor (see `zoomed`); None: the whole image.
+        view: what is shown of each image; None: the whole image.
 
     Raises:
         TypeError: `dataset` is not a dataset, or `augmentation` none of these.
@@ -81,10 +87,10 @@ class Loaded:
         config: Config,
         augmentation: Any = None,
         no_augmentation_sources: Sequence[str] = (),
-        zoom: float | None = None,
+        view: View | None = None,
     ) -> None:
         check_augmentation(augmentation)
-        self.dataset, self.config, self.augmentation, self.zoom = dataset, config, augmentation, zoom
+        self.dataset, self.config, self.augmentation, self.view = dataset, config, augmentation, view
         self.untouched = frozenset(no_augmentation_sources or ())
         self._empty: set[int] = set()
         if isinstance(dataset, PartDataset):
@@ -112,7 +118,7 @@ class Loaded:
         return len(self.ids)
 
     def load(self, position: int, rng: np.random.RandomState) -> GroundTruth:
-        """Ground truth of the image at `position`; `rng` draws its part, its crop and its augmentation.
+        """Ground truth of the image at `position`; `rng` draws its view, its crop and its augmentation.
 
         Raises:
             ValueError: the dataset or the augmentation gives arrays of a wrong shape or type.
@@ -130,8 +136,8 @@ class Loaded:
             active = np.zeros(self.config.NUM_CLASSES, np.float32)
             known = self.dataset.source_class_ids.get(source, list(range(self.config.NUM_CLASSES)))
             active[known] = 1
-        if self.zoom is not None:
-            image, *instances = zoomed(image, *instances, self.zoom, rng)
+        if self.view is not None:
+            image, instances = self.view(image, instances, rng)
         augmentation = None if source in self.untouched else self.augmentation
         augment = augment_by(augmentation, rng, name)
         truth = place_ground_truth(image, *instances, self.config, rng, augment)
@@ -186,7 +192,7 @@ class Loaded:
             truth = self.load(other, rng)
             if (truth.class_ids > 0).any():
                 return truth
-            if self.augmentation is None and self.zoom is None and self.config.IMAGE_RESIZE_MODE != "crop":
+            if self.augmentation is None and self.view is None and self.config.IMAGE_RESIZE_MODE != "crop":
                 self._empty.add(other)  # it will be empty every time
         raise InputError("no image of the dataset shows an instance of any class. Check load_mask or the annotations.")
 
@@ -199,13 +205,17 @@ class Passes:
     Args:
         images: what to show.
         config: BATCH_SIZE, SEED, and the sizes of a batch.
+        repeats: how often to show each image an epoch, on average (see `rare_repeats`); None: once.
 
     Raises:
         InputError: the images do not fill one batch.
     """
 
-    def __init__(self, images: Images, config: Config) -> None:
-        self.images, self.config, self.steps = images, config, len(images) // config.BATCH_SIZE
+    def __init__(self, images: Images, config: Config, repeats: Sequence[float] | None = None) -> None:
+        self.images, self.config = images, config
+        self.repeats = None if repeats is None else np.asarray(repeats, np.float64)
+        shown = len(images) if self.repeats is None else int(self.repeats.sum())
+        self.steps = shown // config.BATCH_SIZE
         self._anchors = pyramid_anchors(config, config.IMAGE_SHAPE)
         if not self.steps:
             raise InputError(
@@ -215,7 +225,7 @@ class Passes:
 
     def batches(self, epoch: int) -> Iterator[Batch]:
         size, seed = self.config.BATCH_SIZE, self.config.SEED
-        order = np.random.RandomState([seed, epoch]).permutation(len(self.images))
+        order = self._order(np.random.RandomState([seed, epoch]))
 
         def prepare(number: int) -> Batch:
             rng = np.random.RandomState([seed, epoch, number])
@@ -223,6 +233,26 @@ class Passes:
             return training_batch(truths, self._anchors, self.config, rng)
 
         return prepared(prepare, 0, self.steps, workers=1)
+
+    def _order(self, rng: np.random.RandomState) -> np.ndarray:
+        """Positions of the images of an epoch."""
+        if self.repeats is None:
+            return rng.permutation(len(self.images))
+        # Each image comes the whole number of times below or above its share.
+        until = np.cumsum(self.repeats) * (self.steps * self.config.BATCH_SIZE / self.repeats.sum())
+        counts = np.diff(np.floor(np.append(0.0, until) + rng.uniform()).astype(int))
+        return rng.permutation(np.repeat(np.arange(len(counts)), counts))
+
+
+def rare_repeats(dataset: PartDataset, share: float) -> np.ndarray:
+    """How often to show each image an epoch, so that rare parts are met oftener: float (images,), at least 1.
+
+    The repeat factor of LVIS (Gupta et al., 2019): a part in a share f of the images asks for sqrt(share / f), and the
+    rarest part of an image decides.
+    """
+    shown = [{instance.part for instance in image.instances} for image in dataset.images]
+    frequency = {part: sum(part in parts for parts in shown) / len(shown) for part in set().union(*shown)}
+    return np.array([max([1.0, *(math.sqrt(share / frequency[part]) for part in parts)]) for parts in shown])
 
 
 class Stream:

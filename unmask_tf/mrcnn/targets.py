@@ -75,7 +75,8 @@ def minimize_masks(gt_boxes: np.ndarray, masks: np.ndarray, shape: tuple[int, in
         cut = masks[y1:y2, x1:x2, index].astype(float)
         if cut.size == 0:
             raise ValueError(f"the box {(y1, x1, y2, x2)} of mask {index} is empty")
-        small[:, :, index] = np.around(resize_bilinear(cut[..., None], *shape)[..., 0])
+        if cut.any():
+            small[:, :, index] = np.around(resize_bilinear(cut[..., None], *shape)[..., 0])
     return small
 
 

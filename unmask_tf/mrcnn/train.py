@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import keras
 from tqdm import tqdm
 
 from unmask_tf.data.part_instances import PartDataset
+from unmask_tf.efficientnet_lite import load_imagenet
 from unmask_tf.errors import InputError
 from unmask_tf.mrcnn.augmentation import FLIP
 from unmask_tf.mrcnn.checkpoints import NOTHING, read_checkpoint
@@ -19,8 +21,9 @@ from unmask_tf.mrcnn.fit import fit
 from unmask_tf.mrcnn.graphs import build_training_model
 from unmask_tf.mrcnn.ground_truth import load_ground_truth
 from unmask_tf.mrcnn.model import MaskRCNN
-from unmask_tf.mrcnn.samples import Images, Loaded, Passes, Ready
+from unmask_tf.mrcnn.samples import Images, Loaded, Passes, Ready, rare_repeats
 from unmask_tf.mrcnn.schedules import Stage
+from unmask_tf.mrcnn.views import random_view
 from unmask_tf.mrcnn.weights import load_weights, named_weights
 
 # They depend on the number of classes.
@@ -39,8 +42,9 @@ def train_parts(
 ) -> tuple[keras.Model, list[dict[str, Any]]]:
     """Trains K; a training that was killed goes on after its last finished epoch, to the same bits.
 
-    Every image is shown once an epoch, half of them mirrored, with RANDOM_ZOOM a random part of each. It seeds Keras
-    and, in TensorFlow, makes operations deterministic in the whole process.
+    Every image is shown once an epoch (with RARE_SHARE some oftener), half of them mirrored, with RANDOM_ZOOM or
+    RANDOM_SIDE a random view of each. It seeds Keras and, in TensorFlow, makes operations deterministic in the whole
+    process.
 
     Args:
         config: K's settings; NUM_CLASSES counts the data's parts and the background, MIRRORED_CLASS_IDS are theirs.
@@ -65,7 +69,8 @@ def train_parts(
 
         tf.config.experimental.enable_op_determinism()
     graph, resume, checkpoint = build_training_model(config), NOTHING, Path(workdir) / "checkpoint.h5"
-    source = Passes(_images(train, config, quiet=progress is not None), config)
+    repeats = None if config.RARE_SHARE is None else rare_repeats(train, config.RARE_SHARE)
+    source = Passes(_images(train, config, quiet=progress is not None), config, repeats)
     if checkpoint.is_file():
         load_weights(graph, checkpoint)
         resume = read_checkpoint(checkpoint)
@@ -78,10 +83,10 @@ def train_parts(
 
 
 def _images(dataset: PartDataset, config: Config, quiet: bool) -> Images:
-    """The images to train on: zoomed ones are read anew each time, others are kept in memory."""
-    loaded = Loaded(dataset, config, FLIP, zoom=config.RANDOM_ZOOM)
-    if config.RANDOM_ZOOM is not None:
-        return loaded
+    """The images to train on: those of random views are read anew each time, others are kept in memory."""
+    view = partial(random_view, zoom=config.RANDOM_ZOOM, sides=config.RANDOM_SIDE, noise=config.RANDOM_NOISE)
+    if config.RANDOM_ZOOM is not None or config.RANDOM_SIDE is not None:
+        return Loaded(dataset, config, FLIP, view=lambda image, instances, rng: view(image, instances, rng=rng))
     bar = tqdm(range(len(dataset)), desc="loading parts", unit="img", disable=quiet)
     return Ready([load_ground_truth(dataset, i, config) for i in bar], config)
 
@@ -111,14 +116,22 @@ def load_initial_weights(graph: keras.Model, config: Config, path: Path | None) 
         graph: it has random weights.
         config: its settings.
         path: for a ResNet, weights in Matterport's layout such as `mask_rcnn_coco.h5`, of which the heads are left
-            out; for `mobilenet_v2`, Keras' weights of MobileNetV2. None: a full ResNet is refused, MobileNetV2 has
-            ImageNet's weights (Keras downloads them once), others stay random.
+            out; for `mobilenet_v2`, Keras' weights of MobileNetV2; for `efficientnet_lite0`, its ImageNet weights as
+            .npz. None: a full ResNet or EfficientNet-Lite0 is refused, MobileNetV2 has ImageNet's weights (Keras
+            downloads them once), others stay random.
 
     Raises:
         InputError: the weights cannot be had, or do not fit.
     """
     if config.BACKBONE == "mobilenet_v2":
         _load_mobilenet(graph.get_layer("mobilenet_v2"), path)
+    elif config.BACKBONE == "efficientnet_lite0":
+        if path is None:
+            raise InputError(
+                "K with efficientnet_lite0 is not trained from random weights. Give its ImageNet weights "
+                "(efficientnet_lite0_imagenet.npz) in the data's weights/ or in mask_rcnn_weights/."
+            )
+        load_imagenet(graph, path)
     elif path is not None:
         load_weights(graph, path, exclude=_HEADS)
     elif config.BACKBONE in ("resnet50", "resnet101"):
