@@ -74,7 +74,7 @@ def test_fewer_images_than_a_batch_are_refused(tiny_config, parts, tmp_path):
         train_parts(tiny_config(IMAGES_PER_GPU=5), SCHEDULE, parts, None, tmp_path)
 
 
-def test_ready_images_are_read_once_and_zoomed_ones_each_time(tiny_config, parts):
+def test_ready_images_are_read_once_and_random_views_drawn_each_time(tiny_config, parts):
     still, zooming = (module._images(parts, tiny_config(RANDOM_ZOOM=zoom), quiet=True) for zoom in (None, 3.0))
     rng = np.random.RandomState
     sizes = {len(np.unique(zooming.load(0, rng(seed)).image)) for seed in range(4)}

@@ -18,10 +18,10 @@ class Config:
         RPN_FEATURES, MASK_FEATURES: channels of the RPN's shared convolution and of the mask head.
         OPTIMIZER: `sgd` (Matterport's) or `adam`.
         DROP_EMPTY_ROIS: leave boxes without area out of the detections; Matterport keeps them, one pixel large.
-        RANDOM_ZOOM, RANDOM_SIDE, RANDOM_NOISE: `train_parts` shows random views of the images (mrcnn/views.py): windows,
-            enlarged by up to the first; in half of them no more pixels than one of the second's (least, most), with
-            noise of up to the third's levels. None: whole images, or as they are. `MaskRCNN.train` has its argument
-            `augmentation` instead.
+        RANDOM_ZOOM, RANDOM_SIDE, RANDOM_NOISE: `train_parts` shows random views of the images (mrcnn/views.py):
+            windows, enlarged by up to the first; half of them with as few pixels as the second's range (least, most)
+            says and noise of up to the third's levels. None: whole images, as sharp as they are. `MaskRCNN.train` has
+            its argument `augmentation` instead.
         RARE_SHARE: `train_parts` shows an image oftener if it has a part that less than this share of the images has
             (see `rare_repeats`); None: every image once an epoch.
         MIRRORED_CLASS_IDS: class index -> class index after a left-right flip (a mirrored image shows a car's other
@@ -114,6 +114,11 @@ class Config:
             )
         if self.RANDOM_ZOOM is not None and not self.RANDOM_ZOOM >= 1:
             raise ValueError(f"RANDOM_ZOOM is {self.RANDOM_ZOOM}. Give a factor of 1 or more, or None.")
+        side = self.RANDOM_SIDE
+        if side is not None and not (len(side) == 2 and 1 <= side[0] <= side[1]):
+            raise ValueError(f"RANDOM_SIDE is {side}. Give (least, most) pixels, or None.")
+        if self.RARE_SHARE is not None and not 0 < self.RARE_SHARE <= 1:
+            raise ValueError(f"RARE_SHARE is {self.RARE_SHARE}. Give a share of the images above 0, up to 1, or None.")
 
     @property
     def BATCH_SIZE(self) -> int:

@@ -240,6 +240,7 @@ class Passes:
             return rng.permutation(len(self.images))
         # Each image comes the whole number of times below or above its share.
         until = np.cumsum(self.repeats) * (self.steps * self.config.BATCH_SIZE / self.repeats.sum())
+        until[-1] = self.steps * self.config.BATCH_SIZE
         counts = np.diff(np.floor(np.append(0.0, until) + rng.uniform()).astype(int))
         return rng.permutation(np.repeat(np.arange(len(counts)), counts))
 
