@@ -11,7 +11,7 @@ import pytest
 from unmask_tf.defense.extract import EXTRACTORS, PartExtractor, PartSeen
 from unmask_tf.defense.unmask import UnMask
 from unmask_tf.errors import InputError
-from unmask_tf.mrcnn import fast, weights
+from unmask_tf.mrcnn import fast, part_names, weights
 from unmask_tf.mrcnn.config import Config, preset
 from unmask_tf.mrcnn.model import MaskRCNN
 from unmask_tf.mrcnn.weights import named_weights, save_weights
@@ -52,8 +52,11 @@ def extractor(monkeypatch):
     """Makes an extractor around the stub."""
     monkeypatch.setattr(fast, "FastDetector", StubK)
     monkeypatch.setattr(weights, "check_parts", lambda path, parts: None)
+    monkeypatch.setattr(part_names, "part_scores", lambda path: {})
 
-    def make(batch_size=2, taxonomy=PARTS, mode="square", **options):
+    def make(batch_size=2, taxonomy=PARTS, mode="square", scores=None, **options):
+        if scores is not None:
+            monkeypatch.setattr(part_names, "part_scores", lambda path: scores)
         return PartExtractor(Config(NUM_CLASSES=4, IMAGE_RESIZE_MODE=mode), "k.h5", taxonomy, batch_size, **options)
 
     return make
@@ -67,6 +70,14 @@ def test_class_index_i_is_the_part_at_position_i_minus_1(extractor):
     found = extractor().extract(np.stack([image(1), image(3, 2)]))
     assert sets(found) == [{"wheel"}, {"tail", "door"}]
     assert [list(parts) for parts in found] == [["wheel"], ["door", "tail"]], "in the taxonomy's order"
+
+
+def test_a_part_needs_the_score_that_the_weights_ask_of_it(extractor):
+    # The stub's scores are .9, .7 and .5, in the order of the pixels.
+    pixels = np.stack([image(1, 2, 3), image(3, 2, 1), image(2, 2, 2)])
+    found = extractor(scores={"wheel": 0.8, "door": 0.6, "tail": 0.2}).extract(pixels)
+    assert sets(found) == [{"wheel", "door", "tail"}, {"door", "tail"}, {"door"}]
+    assert found[2]["door"].boxes == ((0, 0, 2, 1), (0, 1, 2, 2))
 
 
 def test_a_part_has_its_highest_score_and_all_its_boxes_by_falling_score(extractor):
@@ -85,7 +96,7 @@ def test_detections_that_do_not_come_by_score_are_put_in_order():
         "rois": np.array([[0, 0, 1, 1], [2, 2, 3, 3]]),
     }
     made = object.__new__(PartExtractor)
-    made.taxonomy = PARTS
+    made.taxonomy, made._needed = PARTS, np.zeros(4)
     assert made._parts(result) == {"door": PartSeen(0.75, ((2, 2, 3, 3), (0, 0, 1, 1)))}
 
 

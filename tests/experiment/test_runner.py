@@ -9,6 +9,7 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from small_runs import HERE, smaller
@@ -296,3 +297,13 @@ def test_a_weights_file_that_differs_from_its_listing_is_refused_first(home, mak
     (home / "SHA256SUMS").write_text(f"{'0' * 64}  k.h5\n")
     with pytest.raises(InputError, match="SHA256SUMS"):
         make_run()
+
+
+def test_no_more_workers_start_than_there_are_tasks_and_they_share_all_cores(monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    crew = Workers(4)
+    for tasks, workers, threads in ((0, 1, 8), (1, 1, 8), (3, 3, 2), (9, 4, 2)):
+        given = [SimpleNamespace(output=SimpleNamespace(key=str(i)), input_keys={}) for i in range(tasks)]
+        monkeypatch.setattr(Workers, "_hand_out", lambda *_: None)
+        assert not list(crew.run(given, None))
+        assert (crew.count, crew.threads) == (workers, threads)

@@ -14,6 +14,9 @@ BLOCKS = {
 }
 
 
+PLUGGED = ("resnet_slim", "mobilenet_v2", "efficientnet_lite0")
+
+
 def build(config):
     image = keras.Input(tuple(config.IMAGE_SHAPE))
     return keras.Model(image, build_backbone(image, config))
@@ -22,7 +25,7 @@ def build(config):
 @pytest.fixture(scope="module")
 def frozen(tiny_config):
     """Backbones whose batch normalisation must not train."""
-    return {name: build(tiny_config(BACKBONE=name, TRAIN_BN=False)) for name in ("resnet_slim", "mobilenet_v2")}
+    return {name: build(tiny_config(BACKBONE=name, TRAIN_BN=False)) for name in PLUGGED}
 
 
 @pytest.mark.parametrize("name", BLOCKS)
@@ -52,12 +55,12 @@ def test_resnet101_has_the_published_widths(tiny_config):
     assert model.get_layer("res4a_branch2b").strides == (1, 1)
 
 
-@pytest.mark.parametrize("name", ["resnet_slim", "mobilenet_v2"])
+@pytest.mark.parametrize("name", PLUGGED)
 def test_stages_have_strides_4_8_16_32(frozen, name):
     assert [output.shape[1:3] for output in frozen[name].outputs] == [(16, 16), (8, 8), (4, 4), (2, 2)]
 
 
-@pytest.mark.parametrize("name", ["resnet_slim", "mobilenet_v2"])
+@pytest.mark.parametrize("name", PLUGGED)
 def test_train_bn_false_keeps_the_moving_statistics_in_use_while_training(frozen, name):
     model = frozen[name]
     images = np.random.RandomState(0).normal(0, 50, (2, 64, 64, 3)).astype(np.float32)
@@ -68,6 +71,18 @@ def test_train_bn_false_keeps_the_moving_statistics_in_use_while_training(frozen
         np.testing.assert_array_equal(old, new)
     # Scales and shifts are trainable all the same, as in the original.
     assert any(w.name == "gamma" for w in model.trainable_variables)
+
+
+def test_efficientnet_lite_sees_pixels_from_minus_1_to_1(frozen, tiny_config):
+    model, config = frozen["efficientnet_lite0"], tiny_config()
+    pixels = np.random.RandomState(0).randint(0, 256, (1, 64, 64, 3)).astype(np.float32)
+    stem = keras.Model(model.input, model.get_layer("stem_conv").output)
+    direct = model.get_layer("stem_conv")((pixels - 127) / 128)
+    np.testing.assert_allclose(stem(pixels - np.float32(config.MEAN_PIXEL)), direct, atol=1e-5)
+
+
+def test_efficientnet_lites_pyramid_takes_the_last_features_of_each_stride(frozen):
+    assert [output.shape[-1] for output in frozen["efficientnet_lite0"].outputs] == [144, 240, 672, 1280]
 
 
 def test_mobilenet_sees_pixels_from_minus_1_to_1(frozen, tiny_config):

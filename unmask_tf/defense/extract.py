@@ -57,7 +57,8 @@ class PartExtractor:
     K is built once, with its batch normalisation folded into its convolutions (the same function up to rounding).
 
     Args:
-        config: K's configuration; DETECTION_MIN_CONFIDENCE is the score a part needs (0 as released: any).
+        config: K's configuration; DETECTION_MIN_CONFIDENCE is the score a part needs (0 as released: any), and where
+            the weights carry scores of their own for the parts (`part_scores`), the higher of the two.
         weights: K's weights, a Matterport-layout `.h5`.
         taxonomy: names K's class indices (position + 1).
         batch_size: images per network call; the last batch is padded, so that K compiles once.
@@ -82,6 +83,7 @@ class PartExtractor:
     ) -> None:
         # Here, so that the table of extractors can be read without TensorFlow.
         from unmask_tf.mrcnn.fast import FastDetector
+        from unmask_tf.mrcnn.part_names import part_scores
         from unmask_tf.mrcnn.weights import check_parts
 
         if len(taxonomy.parts) + 1 != config.NUM_CLASSES:
@@ -94,6 +96,8 @@ class PartExtractor:
         self.taxonomy, self.batch_size = taxonomy, batch_size
         self.model = FastDetector(config, weights, dtype=dtype, crop_canvas=crop_canvas)
         check_parts(weights, taxonomy.parts)
+        scores = part_scores(weights)
+        self._needed = np.array([0.0, *(scores.get(part, 0.0) for part in taxonomy.parts)])
 
     def extract(self, images: np.ndarray | Sequence[np.ndarray]) -> list[Extraction]:
         """Parts of RGB images: uint8 (N, H, W, 3), or a list of uint8 (H, W, 3) of any sizes.
@@ -113,7 +117,7 @@ class PartExtractor:
         """One image's detections by part, in the taxonomy's order."""
         order = np.argsort(-np.asarray(result["scores"]), kind="stable")
         by_class: dict[int, list[int]] = {}
-        for row in order.tolist():
+        for row in order[result["scores"][order] >= self._needed[result["class_ids"][order]]].tolist():
             by_class.setdefault(int(result["class_ids"][row]), []).append(row)
         return {
             self.taxonomy.parts[class_id - 1]: PartSeen(

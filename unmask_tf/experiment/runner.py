@@ -156,18 +156,19 @@ class Workers:
     """Worker processes; a training gets a process that has trained nothing yet, since TensorFlow never frees a graph.
 
     Args:
-        count: how many.
+        count: at most how many; no more than there are tasks.
         threads: threads of each; None: the machine's cores shared out.
     """
 
     def __init__(self, count: int, threads: int | None = None) -> None:
         if count < 1:
             raise InputError(f"{count} workers cannot work. Give a number of 1 or more (WORKERS=n).")
-        self.count = count
-        self.threads = threads or max(1, (os.cpu_count() or 1) // count)
+        self.most, self._threads = count, threads
 
     def run(self, tasks: Sequence[Task], bar: Bar) -> Iterator[tuple[Task, str]]:
         """See `Crew`."""
+        self.count = min(self.most, max(1, len(tasks)))
+        self.threads = self._threads or max(1, (os.cpu_count() or 1) // self.count)
         waiting, crew, failure = list(tasks), [], None
         unfinished = {task.output.key for task in tasks}
         tries: Counter[str] = Counter()

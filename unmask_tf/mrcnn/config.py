@@ -24,6 +24,8 @@ class Config:
             its argument `augmentation` instead.
         RARE_SHARE: `train_parts` shows an image oftener if it has a part that less than this share of the images has
             (see `rare_repeats`); None: every image once an epoch.
+        PART_SCORES: a trained K carries a score for each part, from which it is believed (see `choose_part_scores`),
+            instead of DETECTION_MIN_CONFIDENCE for all.
         MIRRORED_CLASS_IDS: class index -> class index after a left-right flip (a mirrored image shows a car's other
             side); empty as released.
     """
@@ -95,6 +97,7 @@ class Config:
     RANDOM_SIDE: tuple[int, int] | None = None
     RANDOM_NOISE = 0.0
     RARE_SHARE: float | None = None
+    PART_SCORES = False
     MIRRORED_CLASS_IDS: dict[int, int] = {}  # noqa: RUF012
     SEED = 100
 
@@ -254,6 +257,7 @@ class PhotosConfig(Config):
     RANDOM_SIDE = (96, 192)
     RANDOM_NOISE = 8.0
     RARE_SHARE = 0.25
+    PART_SCORES = True
 
 
 PRESETS: dict[str, type[Config]] = {"paper": PaperConfig, "mini": MiniConfig, "photos": PhotosConfig}

@@ -1,4 +1,4 @@
-"""The parts that a weights file of K names; needs neither TensorFlow nor Keras."""
+"""What a weights file of K says of its parts: names, and scores; needs neither TensorFlow nor Keras."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from pathlib import Path
 
 import h5py
 
-STATE, PARTS = "training_state", "parts"
-"""Where `save_weights` keeps what is not a weight, and the parts in it."""
+STATE, PARTS, SCORES = "training_state", "parts", "part_scores"
+"""Where `save_weights` keeps what is not a weight; the parts in it, and the score from which K is believed of each."""
 
 
 def part_names(path: str | Path) -> tuple[str, ...]:
@@ -19,3 +19,14 @@ def part_names(path: str | Path) -> tuple[str, ...]:
     with h5py.File(path, "r") as file:
         held = file.get(f"{STATE}/{PARTS}", ())
         return tuple(part.decode() if isinstance(part, bytes) else str(part) for part in held)
+
+
+def part_scores(path: str | Path) -> dict[str, float]:
+    """Part -> the score from which K is believed (see `choose_part_scores`); empty where the file does not say.
+
+    Raises:
+        OSError: the file is missing or not an HDF5 file.
+    """
+    with h5py.File(path, "r") as file:
+        held = file.get(f"{STATE}/{SCORES}", ())
+        return dict(zip(part_names(path), map(float, held), strict=True)) if len(held) else {}

@@ -6,7 +6,7 @@ Both directions: files of the original load here, and files written here load th
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ import numpy as np
 
 from unmask_tf.errors import InputError
 from unmask_tf.files import atomic_path
-from unmask_tf.mrcnn.part_names import PARTS, STATE, part_names
+from unmask_tf.mrcnn.part_names import PARTS, SCORES, STATE, part_names
 
 
 @dataclass(frozen=True)
@@ -176,9 +176,10 @@ def read_state(path: str | Path, names: Sequence[str] | None = None) -> dict[str
         return {key: np.asarray(held[key]) for key in (held if names is None else names) if key in held}
 
 
-def parts_state(parts: Sequence[str]) -> dict[str, np.ndarray]:
-    """State for `save_weights` that names K's classes without the background, in order."""
-    return {PARTS: np.array([part.encode() for part in parts])}
+def parts_state(parts: Sequence[str], scores: Mapping[str, float] | None = None) -> dict[str, np.ndarray]:
+    """State for `save_weights` that names K's classes without the background, in order, and perhaps their scores."""
+    state = {PARTS: np.array([part.encode() for part in parts])}
+    return state if scores is None else {**state, SCORES: np.array([scores[part] for part in parts])}
 
 
 def check_parts(path: str | Path, parts: Sequence[str]) -> None:

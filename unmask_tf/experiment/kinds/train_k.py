@@ -41,10 +41,13 @@ def cost(settings: Settings, inputs: Mapping[str, Any]) -> float:
 
 def run(settings: Settings, inputs: Mapping[str, Any], output: Path, resources: Resources) -> dict[str, Any]:
     """Inputs: `annotations` and `images`, `val_annotations` and `val_images`, and `initial` (weights to start from)
-    where there are some. Writes K's weights in Matterport's layout, with the part names in them."""
+    where there are some. Writes K's weights in Matterport's layout, with the parts' names, and perhaps their scores,
+    in them."""
     quiet_and_deterministic(settings.config["SEED"])
     from unmask_tf.data.part_instances import read_part_instances
     from unmask_tf.mrcnn.config import Config
+    from unmask_tf.mrcnn.fast import FastDetector
+    from unmask_tf.mrcnn.part_scores import choose_part_scores
     from unmask_tf.mrcnn.train import train_parts
     from unmask_tf.mrcnn.weights import parts_state, save_weights
     from unmask_tf.taxonomy import Taxonomy
@@ -54,8 +57,9 @@ def run(settings: Settings, inputs: Mapping[str, Any], output: Path, resources: 
         read_part_instances(inputs[f"{split}annotations"], inputs[f"{split}images"].root, taxonomy)
         for split in ("", "val_")
     )
+    config = Config.from_dict(dict(settings.config))
     model, log = train_parts(
-        Config.from_dict(dict(settings.config)),
+        config,
         settings.schedule,
         train.spread(settings.train_limit),
         val,
@@ -64,5 +68,10 @@ def run(settings: Settings, inputs: Mapping[str, Any], output: Path, resources: 
         progress=resources.progress,
     )
     save_weights(model, output, parts_state(settings.parts))
+    scores = None
+    if config.PART_SCORES:
+        detector = FastDetector(config.replace(DETECTION_MIN_CONFIDENCE=0.05), output)
+        scores = choose_part_scores(detector, val)
+        save_weights(model, output, parts_state(settings.parts, scores))
     found = f"validation mAP at IoU 0.5 {log[-1]['val_map50']:.3f}" if "val_map50" in log[-1] else "trained"
-    return {"log": without_nan(log), "said": f"{found} after {len(log)} epochs"}
+    return {"log": without_nan(log), "part_scores": scores, "said": f"{found} after {len(log)} epochs"}
