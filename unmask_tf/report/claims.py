@@ -12,6 +12,7 @@ import pandas as pd
 from unmask_tf.defense.alignment import operating_point
 from unmask_tf.experiment.rows import RowSet
 from unmask_tf.report.cells import CLASS_SETS, attack_label, label
+from unmask_tf.report.overlap import ENOUGH, MEASURES, points, published_points, rank_correlations, shown
 from unmask_tf.report.published import read_published
 from unmask_tf.report.statistics import accuracies, attacked, aucs, detections, means, wide
 from unmask_tf.report.text import MISSING
@@ -138,6 +139,23 @@ def outcome(test: _Test, accuracy: pd.Series, auc: pd.Series) -> tuple[str | Non
     return (None, None) if np.isnan(values).any() else (text, bool(holds))
 
 
+def _overlap_claims(row_sets: Sequence[RowSet]) -> list[Claim]:
+    """Per measure: more overlap goes with less of it, and the number of classes with it less strongly."""
+    found, claims = points(row_sets), []
+    ours, paper = rank_correlations(found) if found else {}, rank_correlations(published_points())
+    for name, what in MEASURES.items():
+        texts = [
+            " and ".join(shown(of[name], factor) for factor in ("overlap", "classes")) if name in of else None
+            for of in (ours, paper)
+        ]
+        holds = None
+        if name in ours and found.class_sets >= ENOUGH:
+            holds = bool(ours[name]["overlap_high"] < 0 < ours[name]["difference_low"])
+        statement = f"Overlap, more than the number of classes, goes with less {what} (rank correlations, 95 %)"
+        claims.append(Claim(statement, texts[0] or MISSING, texts[1] or "stated", holds))
+    return claims
+
+
 def evaluate_claims(row_sets: Sequence[RowSet]) -> list[Claim]:
     """Tests every claim on our numbers, with the paper's own value beside ours."""
     found, published, claims = detections(row_sets), read_published(), []
@@ -154,6 +172,7 @@ def evaluate_claims(row_sets: Sequence[RowSet]) -> list[Claim]:
     name = f"{label(point['class_set'], CLASS_SETS)}, {attack_label(point['attack'], point['epsilon_255'])}"
     return [
         *claims,
+        *_overlap_claims(row_sets),
         Claim(
             f"At {100 * point['fpr']:.2f} % false positives at least 90 % of attacks are found ({name}, mean over M)",
             ours=MISSING if rate is None else f"{100 * rate:.2f} %",

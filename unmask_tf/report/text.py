@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+
+from unmask_tf.files import write_text
 
 MISSING = "-"
 # (header, rows, how many columns are aligned left) -> a table
@@ -51,3 +54,14 @@ def csv(frame: pd.DataFrame) -> str:
     """The frame as CSV with four decimals and an empty field for a missing number: same frame, same bytes."""
     budgets = {name: [f"{value:.10g}" for value in frame[name]] for name in frame if name == "epsilon_255"}
     return frame.assign(**budgets).to_csv(index=False, float_format="%.4f", lineterminator="\n")
+
+
+def write_files(folder: Path, contents: Mapping[str, str | pd.DataFrame]) -> list[Path]:
+    """Writes texts, and frames as CSV, by file name; returns their paths.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    for name, content in contents.items():
+        write_text(folder / name, content if isinstance(content, str) else csv(content))
+    return [folder / name for name in contents]
