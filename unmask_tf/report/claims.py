@@ -12,7 +12,7 @@ import pandas as pd
 from unmask_tf.defense.alignment import operating_point
 from unmask_tf.experiment.rows import RowSet
 from unmask_tf.report.cells import CLASS_SETS, attack_label, label
-from unmask_tf.report.overlap import ENOUGH, MEASURES, points, published_points, rank_correlations, shown
+from unmask_tf.report.overlap import ENOUGH, MEASURES, our_overlap, paper_overlap, shown
 from unmask_tf.report.published import read_published
 from unmask_tf.report.statistics import accuracies, attacked, aucs, detections, means, wide
 from unmask_tf.report.text import MISSING
@@ -140,18 +140,14 @@ def outcome(test: _Test, accuracy: pd.Series, auc: pd.Series) -> tuple[str | Non
 
 
 def _overlap_claims(row_sets: Sequence[RowSet]) -> list[Claim]:
-    """Per measure: more overlap goes with less of it, and the number of classes with it less strongly."""
-    found, claims = points(row_sets), []
-    ours, paper = rank_correlations(found) if found else {}, rank_correlations(published_points())
+    """Per measure: more overlap goes with less of it, and more closely than the number of classes does."""
+    ours, paper, claims = our_overlap(row_sets), paper_overlap(), []
     for name, what in MEASURES.items():
-        texts = [
-            " and ".join(shown(of[name], factor) for factor in ("overlap", "classes")) if name in of else None
-            for of in (ours, paper)
-        ]
-        holds = None
-        if name in ours and found.class_sets >= ENOUGH:
-            holds = bool(ours[name]["overlap_high"] < 0 < ours[name]["difference_low"])
-        statement = f"Overlap, more than the number of classes, goes with less {what} (rank correlations, 95 %)"
+        rows = [of.ranked(name) if of else None for of in (ours, paper)]
+        texts = [row and f"{shown(row, 'overlap')} and {shown(row, 'classes')}" for row in rows]
+        tested = rows[0] and ours.class_sets >= ENOUGH
+        holds = bool(rows[0]["overlap_high"] < 0 < rows[0]["difference_low"]) if tested else None
+        statement = f"{what} falls with overlap, more than with the number of classes (rank correlations, 95 %)"
         claims.append(Claim(statement, texts[0] or MISSING, texts[1] or "stated", holds))
     return claims
 

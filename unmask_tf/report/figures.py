@@ -18,7 +18,7 @@ from unmask_tf.experiment.rows import RowSet
 from unmask_tf.report.cells import BENIGN, CLASS_SETS, DEFENCES, MODELS, attack_label, axes, label, rank, setup_labels
 from unmask_tf.report.drawing import panels, save, styled
 from unmask_tf.report.line_search import Search, choose, searches
-from unmask_tf.report.overlap import MEASURES, Points, points, points_table, rank_correlations, shown
+from unmask_tf.report.overlap import MEASURES, Overlap, our_overlap, shown
 from unmask_tf.report.per_class import confusions
 from unmask_tf.report.published import read_published
 from unmask_tf.report.results import find, how_to_make
@@ -199,12 +199,12 @@ def figure5(row_sets: Sequence[RowSet]) -> Figure:
 
 
 @styled
-def figure_overlap(found: Points) -> Figure:
+def figure_overlap(found: Overlap) -> Figure:
     """AUC and UM's accuracy under attack over the overlap of parts, with 95 % intervals and rank correlations.
 
     A marker per class set and M: its corners count the classes (a dot: two).
     """
-    table, told = points_table(found), rank_correlations(found)
+    table = found.points
     colours = dict(zip(dict.fromkeys(table["model"]), (*_EPSILON_COLOURS[4:3:-1], *_OTHER_COLOURS), strict=False))
     figure, grid = panels(1, len(MEASURES), 9.6, 4.0, share=False)
     for axis, (measure, title) in zip(grid[0], MEASURES.items(), strict=True):
@@ -228,8 +228,7 @@ def figure_overlap(found: Points) -> Figure:
             axis.annotate(label(name, CLASS_SETS), (group["overlap"].iloc[0], top), **place)
         axis.set(xlabel="Part overlap (%)", ylabel=title)
         axis.margins(0.1)
-        if measure in told:
-            row = told[measure]
+        if row := found.ranked(measure):
             text = f"rank correlation with overlap {shown(row, 'overlap')},\nwith the number of classes "
             axis.set_title(text + shown(row, "classes"), fontsize=8.5)
     _legend_above(figure, grid[0, 0])
@@ -281,7 +280,7 @@ def write_figures(folder: Path) -> list[Path]:
         paths.append(save(figure3(search), folder / f"figure3{search.suffix}.png"))
     if row_sets:
         paths += [save(figure4(row_sets), folder / "figure4.png"), save(figure5(row_sets), folder / "figure5.png")]
-    if (known := points(row_sets)) is not None:
+    if (known := our_overlap(row_sets)) is not None:
         paths.append(save(figure_overlap(known), folder / "figure_overlap.png"))
     if counted := confusions(row_sets):
         paths.append(save(figure_classes(counted), folder / "figure_classes.png"))

@@ -27,9 +27,10 @@ LEAST_SHARE = 0.5
 def part_table(model_k: Mapping[str, Any], table: Table = aligned) -> str:
     """The content of model_k.json as a table.
 
-    One row a part with its instances in the evaluated images and its AP at IoU 0.5 (COCO's 101 points, VOC's area), of
-    masks (where K was scored by them) and of boxes; then the means, and a line with COCO's mAP over IoU 0.5 to 0.95 and Matterport's mean over images. Columns
-    that the file lacks, and the boxes' columns where K was scored by boxes alone, are left out.
+    One row a part with its instances in the images (n, where the file counts them) and its AP at IoU 0.5 (COCO's 101
+    points, VOC's area), of masks (where K was scored by them) and of boxes; then the means, and a line with COCO's mAP
+    over IoU 0.5 to 0.95 and Matterport's mean over images. Columns that the file lacks, and the boxes' columns where K
+    was scored by boxes alone, are left out.
     """
     masks = model_k.get("iou_type") == "segm"
     columns = [c for c in _COLUMNS if c[2] in model_k and (masks or not c[0].startswith("box"))]

@@ -12,7 +12,7 @@ from unmask_tf.report.compare import expectation
 from unmask_tf.report.figures import write_figures
 from unmask_tf.report.line_search import line_search_markdown, searches
 from unmask_tf.report.model_k import class_table, part_table
-from unmask_tf.report.overlap import overlap_markdown, points
+from unmask_tf.report.overlap import our_overlap, overlap_markdown
 from unmask_tf.report.per_class import class_accuracies, confusions
 from unmask_tf.report.published import read_published
 from unmask_tf.report.results import find, find_model_k, how_to_make, need
@@ -62,7 +62,7 @@ def report_markdown(folder: Path) -> str:
         "Table II: class sets": tables.table2_markdown(row_sets),
         "Model K": _model_k(folder, row_sets),
     }
-    if known := points(row_sets):
+    if known := our_overlap(row_sets):
         sections["Part overlap and number of classes"] = (
             f"![AUC and accuracy over the overlap of parts](figure_overlap.png)\n\n{overlap_markdown(known)}"
         )

@@ -87,7 +87,7 @@ def _percent(row: dict, name: str) -> str:
     return f"{value} [{low}, {high}]"
 
 
-def per_class_markdown(row_sets: Sequence[RowSet], profile: str) -> str:
+def per_class_markdown(row_sets: Sequence[RowSet]) -> str:
     """Accuracies with intervals, confusions and part errors as Markdown."""
     table, errors = class_accuracies(row_sets), part_errors(row_sets)
     rows = []
@@ -95,7 +95,7 @@ def per_class_markdown(row_sets: Sequence[RowSet], profile: str) -> str:
         where = [*setup_labels(r["model"], r["class_set"]), label(r["defence"], DEFENCES), r["class"]]
         rows.append([*where, str(r["n"]), _percent(r, "benign"), _percent(r, "attacked")])
     parts = [
-        f"# Class by class: profile `{profile}`\n\n## Accuracy (%)\n",
+        "## Accuracy (%)\n",
         markdown(["M", "CS", "By", "Class", "n", "No attack", "Mean over attacks"], rows, 4),
         "Wilson's 95 % intervals for n images: one image under several attacks counts once.\n",
     ]
@@ -123,22 +123,17 @@ def per_class_markdown(row_sets: Sequence[RowSet], profile: str) -> str:
     return "\n".join(parts)
 
 
-def per_class_files(row_sets: Sequence[RowSet], profile: str) -> dict[str, str | pd.DataFrame]:
-    """per_class.md and .csv, confusion.csv and part_errors.csv; none where neither UM nor Algorithm 1 answered."""
-    accuracy, order = class_accuracies(row_sets), ["model", "class_set", "true", "answer", "count"]
+def per_class_files(row_sets: Sequence[RowSet]) -> dict[str, str | pd.DataFrame]:
+    """per_class.md and .csv, confusion.csv and part_errors.csv; without those that would hold nothing."""
     counted = [
-        (*setup, true, *pair)
-        for setup, c in confusions(row_sets).items()
-        for true in c.index
-        for pair in c.loc[true].items()
+        (*setup, true, answer, count)
+        for setup, counts in confusions(row_sets).items()
+        for (true, answer), count in counts.stack().items()
     ]
-    return (
-        {}
-        if accuracy.empty
-        else {
-            "per_class.md": per_class_markdown(row_sets, profile),
-            "per_class.csv": accuracy,
-            "confusion.csv": pd.DataFrame(counted, columns=order),
-            "part_errors.csv": part_errors(row_sets),
-        }
-    )
+    frames = {
+        "per_class.csv": class_accuracies(row_sets),
+        "confusion.csv": pd.DataFrame(counted, columns=["model", "class_set", "true", "answer", "count"]),
+        "part_errors.csv": part_errors(row_sets),
+    }
+    found = {name: frame for name, frame in frames.items() if len(frame)}
+    return {"per_class.md": per_class_markdown(row_sets), **found} if found else {}

@@ -148,6 +148,6 @@ def write_tables(folder: Path) -> list[Path]:
         "auc.csv": counted.reset_index(),
         "auc.md": auc_markdown(row_sets),
         **overlap_files(row_sets),
-        **per_class_files(row_sets, folder.name),
+        **per_class_files(row_sets),
     }
     return [*write_files(folder, files), *write_line_search(folder)]
