@@ -71,7 +71,7 @@ def test_the_files_hold_what_there_is():
     files = per_class_files(ROWS)
     assert list(files) == ["per_class.md", "per_class.csv", "confusion.csv", "part_errors.csv"]
     text = files["per_class.md"]
-    assert "| ResNet50 | CS3a | UM | car | 2 | 50.0 [9.5, 90.5] | 75.0 [19.8, 97.3] |" in text
+    assert "| ResNet50 | CS3a | UM | car | 2 | 0.50 [0.09, 0.91] | 0.75 [0.20, 0.97] |" in text
     assert "| person | 1 | 0 | 1 |" in text
     assert "| CS3a | car | door 100 %, wheel 50 % | arm 50 % | 2 | 1.50 | 0.50 |" in text
     assert files["confusion.csv"].iloc[0].tolist() == ["resnet50", "cs3a", "car", "car", 3]

@@ -13,13 +13,7 @@ from unmask_tf.mrcnn.weights import read_shapes
 from unmask_tf.taxonomy import Taxonomy
 
 # The settings that no file tells (canvas, anchors, thresholds) come from the preset that uses the backbone.
-_PRESETS = {
-    "resnet50": "paper",
-    "resnet101": "paper",
-    "resnet_slim": "mini",
-    "mobilenet_v2": "photos",
-    "efficientnet_lite0": "photos",
-}
+_PRESETS = {"resnet50": "paper", "resnet101": "paper", "resnet_slim": "mini", "mobilenet_v2": "photos", "efficientnet_lite0": "photos"}
 # Setting -> the tensor whose last axis has its size.
 _WIDTHS = {
     "TOP_DOWN_PYRAMID_SIZE": "fpn_c5p5/kernel",

@@ -54,7 +54,9 @@ def random_window(
     return int(top), int(left), int(top + window[0]), int(left + window[1])
 
 
-def cut_out(image: np.ndarray, instances: Instances, window: tuple[int, int, int, int]) -> tuple[np.ndarray, Instances]:
+def cut_out(
+    image: np.ndarray, instances: Instances, window: tuple[int, int, int, int]
+) -> tuple[np.ndarray, Instances]:
     """Image uint8 (H, W, 3) and instances inside a window.
 
     Parts of which less than half of the box lies in the window are dropped, the others are cut off at its edge.
@@ -72,7 +74,9 @@ def cut_out(image: np.ndarray, instances: Instances, window: tuple[int, int, int
     )
 
 
-def degraded(image: np.ndarray, sides: tuple[int, int], noise: float, rng: np.random.RandomState) -> np.ndarray:
+def degraded(
+    image: np.ndarray, sides: tuple[int, int], noise: float, rng: np.random.RandomState
+) -> np.ndarray:
     """The image as a camera of fewer pixels, in another light, would have taken it: uint8 (H, W, 3), of the same size.
 
     Brightness and contrast change by up to a quarter. Of two images one is shrunk, so that its longer side has a number

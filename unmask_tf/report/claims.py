@@ -12,10 +12,10 @@ import pandas as pd
 from unmask_tf.defense.alignment import operating_point
 from unmask_tf.experiment.rows import RowSet
 from unmask_tf.report.cells import CLASS_SETS, attack_label, label
-from unmask_tf.report.overlap import ENOUGH, MEASURES, our_overlap, paper_overlap, shown
+from unmask_tf.report.overlap import ENOUGH, FACTORS, MEASURES, our_overlap, paper_overlap
 from unmask_tf.report.published import read_published
 from unmask_tf.report.statistics import accuracies, attacked, aucs, detections, means, wide
-from unmask_tf.report.text import MISSING
+from unmask_tf.report.text import MISSING, with_interval
 
 # A value that equals a bound meets it, whatever its last bit.
 _ROUNDING = 1e-9
@@ -144,7 +144,7 @@ def _overlap_claims(row_sets: Sequence[RowSet]) -> list[Claim]:
     ours, paper, claims = our_overlap(row_sets), paper_overlap(), []
     for name, what in MEASURES.items():
         rows = [of.ranked(name) if of else None for of in (ours, paper)]
-        texts = [row and f"{shown(row, 'overlap')} and {shown(row, 'classes')}" for row in rows]
+        texts = [row and " and ".join(with_interval(row, factor, sign=True) for factor in FACTORS) for row in rows]
         tested = rows[0] and ours.class_sets >= ENOUGH
         holds = bool(rows[0]["overlap_high"] < 0 < rows[0]["difference_low"]) if tested else None
         statement = f"{what} falls with overlap, more than with the number of classes (rank correlations, 95 %)"

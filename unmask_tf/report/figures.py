@@ -18,12 +18,12 @@ from unmask_tf.experiment.rows import RowSet
 from unmask_tf.report.cells import BENIGN, CLASS_SETS, DEFENCES, MODELS, attack_label, axes, label, rank, setup_labels
 from unmask_tf.report.drawing import panels, save, styled
 from unmask_tf.report.line_search import Search, choose, searches
-from unmask_tf.report.overlap import MEASURES, Overlap, our_overlap, shown
+from unmask_tf.report.overlap import FACTORS, MEASURES, Overlap, our_overlap
 from unmask_tf.report.per_class import confusions
 from unmask_tf.report.published import read_published
 from unmask_tf.report.results import find, how_to_make
 from unmask_tf.report.statistics import accuracies, class_set_means, detections, key_of
-from unmask_tf.report.text import beside
+from unmask_tf.report.text import beside, with_interval
 
 # Okabe and Ito's palette: told apart with every common colour blindness. CS5a is dark orange and CS3b light blue, as
 # in the paper.
@@ -204,33 +204,29 @@ def figure_overlap(found: Overlap) -> Figure:
 
     A marker per class set and M: its corners count the classes (a dot: two).
     """
-    table = found.points
-    colours = dict(zip(dict.fromkeys(table["model"]), (*_EPSILON_COLOURS[4:3:-1], *_OTHER_COLOURS), strict=False))
+    table, setting = found.points, {"linestyle": "none", "markersize": 9}
+    markers = {n: (n, 0, 0) if n > 2 else "o" for n in sorted(set(table["classes"]))}
+    colours = dict(zip(dict.fromkeys(table["model"]), (_EPSILON_COLOURS[4], *_OTHER_COLOURS), strict=False))
     figure, grid = panels(1, len(MEASURES), 9.6, 4.0, share=False)
     for axis, (measure, title) in zip(grid[0], MEASURES.items(), strict=True):
-        for i, (model, colour) in enumerate(colours.items()):
-            axis.plot([], [], "s", color=colour, label=label(model, MODELS))
+        for p in table.to_dict("records"):
             # Models share a class set's overlap: they stand side by side.
-            for p in table[table["model"] == model].to_dict("records"):
-                at, ends = (
-                    p["overlap"] + 0.8 * (i - (len(colours) - 1) / 2),
-                    [p[measure + "_low"], p[measure + "_high"]],
-                )
-                axis.plot([at, at], ends, color=colour, linewidth=1, alpha=0.6)
-                n = p["classes"]
-                axis.plot(at, p[measure], marker=(n, 0, 0) if n > 2 else "o", color=colour, markersize=9)
-        for n in sorted(set(table["classes"])):
-            shape = {"marker": (n, 0, 0) if n > 2 else "o", "linestyle": "none", "color": "#777777"}
-            axis.plot([], [], label=f"{n} classes", **shape)
+            at = p["overlap"] + 0.8 * (list(colours).index(p["model"]) - (len(colours) - 1) / 2)
+            y, colour, marker = p[measure], colours[p["model"]], markers[p["classes"]]
+            ends = [[y - p[f"{measure}_low"]], [p[f"{measure}_high"] - y]]
+            axis.errorbar(at, y, np.abs(ends), marker=marker, color=colour, elinewidth=1, **setting)
         for name, group in table.groupby("class_set"):
-            top = np.nanmax([*group[measure + "_high"], *group[measure], -1])
             place = {"xytext": (0, 4), "textcoords": "offset points", "ha": "center", "fontsize": 8}
-            axis.annotate(label(name, CLASS_SETS), (group["overlap"].iloc[0], top), **place)
+            axis.annotate(label(name, CLASS_SETS), (group["overlap"].iloc[0], group[f"{measure}_high"].max()), **place)
         axis.set(xlabel="Part overlap (%)", ylabel=title)
         axis.margins(0.1)
         if row := found.ranked(measure):
-            text = f"rank correlation with overlap {shown(row, 'overlap')},\nwith the number of classes "
-            axis.set_title(text + shown(row, "classes"), fontsize=8.5)
+            of, than = (with_interval(row, factor, sign=True) for factor in FACTORS)
+            axis.set_title(f"rank correlation with overlap {of},\nwith the number of classes {than}", fontsize=8.5)
+    for name, colour in colours.items():
+        grid[0, 0].plot([], [], "s", color=colour, label=label(name, MODELS))
+    for n, marker in markers.items():
+        grid[0, 0].plot([], [], marker=marker, color="#777777", label=f"{n} classes", **setting)
     _legend_above(figure, grid[0, 0])
     return figure
 

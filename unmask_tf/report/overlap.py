@@ -17,14 +17,13 @@ from unmask_tf.experiment.rows import RowSet
 from unmask_tf.report.cells import in_order, setup_labels
 from unmask_tf.report.published import read_published
 from unmask_tf.report.statistics import Detection, attacked, detections, taxonomy_of
-from unmask_tf.report.text import markdown, number
+from unmask_tf.report.text import ENDS, markdown, number, with_interval
 
 REPEATS, SEED = 1000, 2020
 ENOUGH = 4
 """Class sets without which a claim on correlations is not tested."""
 MEASURES = {"auc": "AUC of the detection", "um": "UM's accuracy under attack"}
 FACTORS = {"overlap": "part overlap", "classes": "number of classes"}
-_ENDS = ("", "_low", "_high")
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +53,7 @@ class Overlap:
 def _ends(name: str, values: np.ndarray) -> dict[str, np.ndarray]:
     """Estimate and interval of each column: `values` (1 + repeats, columns) has the estimates in its first row."""
     low, high = pd.DataFrame(values[1:], dtype=float).quantile([0.025, 0.975]).to_numpy()
-    return dict(zip((name + end for end in _ENDS), (values[0], low, high), strict=True))
+    return dict(zip((name + end for end in ENDS), (values[0], low, high), strict=True))
 
 
 def _pearson(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -115,7 +114,7 @@ def our_overlap(row_sets: Sequence[RowSet]) -> Overlap | None:
     facts = pd.DataFrame(facts, columns=["model", "class_set", *FACTORS])
     # A frame's mean leaves out NaN, without a warning where there is nothing else.
     means = {
-        name: np.column_stack([pd.DataFrame(cells).mean() for cells in by.values()]) for name, by in values.items()
+        name: np.column_stack([pd.DataFrame(np.array(cells)).mean() for cells in by.values()]) for name, by in values.items()
     }
     return overlap_of(facts, means)
 
@@ -130,12 +129,6 @@ def paper_overlap() -> Overlap:
     return overlap_of(facts, {"um": accuracy.to_numpy()[None]})
 
 
-def shown(row: Mapping[str, float], name: str, digits: int = 2, sign: bool = True) -> str:
-    """`-0.85 [-0.95, -0.70]`; without an interval the estimate alone."""
-    value, low, high = (number(row[name + end], digits, sign) for end in _ENDS)
-    return value if np.isnan(row[f"{name}_low"]) else f"{value} [{low}, {high}]"
-
-
 def stronger(row: Mapping[str, float]) -> str:
     """The factor that correlates more strongly, unless the interval of the difference includes 0."""
     if row["difference_low"] > 0:
@@ -146,24 +139,27 @@ def stronger(row: Mapping[str, float]) -> str:
 def overlap_lines(found: Overlap | None) -> str:
     """A line per measure: its rank correlations, and which is the stronger; nothing where they are not defined."""
     few = f" ({found.class_sets} class sets are too few)" if found and found.class_sets < ENOUGH else ""
-    rows = {name: found.ranked(name) for name in MEASURES} if found else {}
-    return "".join(
-        f"{name.upper()}: rank correlation with {FACTORS['overlap']} {shown(row, 'overlap')}, {FACTORS['classes']} "
-        f"{shown(row, 'classes')}; stronger: {stronger(row)}{few}.\n"
-        for name, row in rows.items()
-        if row
-    )
+    text = ""
+    for name in MEASURES if found else ():
+        if row := found.ranked(name):
+            of = ", ".join(f"{what} {with_interval(row, factor, sign=True)}" for factor, what in FACTORS.items())
+            text += f"{name.upper()}: rank correlation with {of}; stronger: {stronger(row)}{few}.\n"
+    return text
 
 
 def overlap_markdown(found: Overlap) -> str:
     """The points, and the correlations of ours and of the paper."""
     rows = [
         [*setup_labels(p["model"], p["class_set"]), str(p["classes"]), number(p["overlap"])]
-        + [shown(p, name, 3, sign=False) for name in MEASURES]
+        + [with_interval(p, name, 3) for name in MEASURES]
         for p in found.points.to_dict("records")
     ]
     told = [
-        [MEASURES[c["measure"]] + whose, c["coefficient"], *(shown(c, name) for name in (*FACTORS, "difference"))]
+        [
+            MEASURES[c["measure"]] + whose,
+            c["coefficient"],
+            *(with_interval(c, name, sign=True) for name in (*FACTORS, "difference")),
+        ]
         for whose, of in (("", found), (" (the paper's)", paper_overlap()))
         for c in of.correlations.to_dict("records")
     ]

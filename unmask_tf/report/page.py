@@ -102,6 +102,11 @@ def _model_k(folder: Path, row_sets: Sequence[RowSet]) -> str:
     model_k = find_model_k(folder)
     if model_k is None:
         return f"Not evaluated yet: `{how_to_make(folder, 'model_k')}`.\n"
-    text = f"mAP at IoU 0.5: {beside(model_k['map50'], read_published().map)}.\n\n{part_table(model_k, markdown)}"
     classes = {name: parts for r in row_sets for name, parts in r.header.classes.items()}
-    return f"{text}\nBy class, which is to reach half of the mean:\n\n{class_table(model_k, classes, markdown)}"
+    parts = [
+        f"mAP at IoU 0.5: {beside(model_k['map50'], read_published().map)}.\n",
+        part_table(model_k, markdown),
+        "By class; each is to reach half of the mean over all parts:\n",
+        class_table(model_k, classes, markdown),
+    ]
+    return "\n".join(parts)

@@ -10,7 +10,7 @@ import pandas as pd
 from unmask_tf.experiment.rows import RowSet
 from unmask_tf.report.cells import DEFENCES, in_order, label, setup_labels
 from unmask_tf.report.statistics import wilson
-from unmask_tf.report.text import markdown, number
+from unmask_tf.report.text import ENDS, markdown, number, with_interval
 
 NO_ANSWER = "no answer"
 _SHOWN = 3
@@ -41,7 +41,7 @@ def class_accuracies(row_sets: Sequence[RowSet]) -> pd.DataFrame:
             if n:
                 numbers = [np.mean([a.mean() for a in of]) if of else np.nan for of in right.values()]
                 rows.append((*key, name, n, *(v for share in numbers for v in (share, *wilson(share, n)))))
-    ends = [name + end for name in ("benign", "attacked") for end in ("", "_low", "_high")]
+    ends = [name + end for name in ("benign", "attacked") for end in ENDS]
     return pd.DataFrame(rows, columns=["model", "class_set", "defence", "class", "n", *ends])
 
 
@@ -82,20 +82,15 @@ def part_errors(row_sets: Sequence[RowSet]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["class_set", "class", "n", "part", "expected", "rate"])
 
 
-def _percent(row: dict, name: str) -> str:
-    value, low, high = (number(100 * row[name + end], 1) for end in ("", "_low", "_high"))
-    return f"{value} [{low}, {high}]"
-
-
 def per_class_markdown(row_sets: Sequence[RowSet]) -> str:
     """Accuracies with intervals, confusions and part errors as Markdown."""
     table, errors = class_accuracies(row_sets), part_errors(row_sets)
     rows = []
     for r in table.to_dict("records"):
         where = [*setup_labels(r["model"], r["class_set"]), label(r["defence"], DEFENCES), r["class"]]
-        rows.append([*where, str(r["n"]), _percent(r, "benign"), _percent(r, "attacked")])
+        rows.append([*where, str(r["n"]), *(with_interval(r, name) for name in ("benign", "attacked"))])
     parts = [
-        "## Accuracy (%)\n",
+        "## Accuracy\n",
         markdown(["M", "CS", "By", "Class", "n", "No attack", "Mean over attacks"], rows, 4),
         "Wilson's 95 % intervals for n images: one image under several attacks counts once.\n",
     ]
