@@ -114,7 +114,8 @@ def our_overlap(row_sets: Sequence[RowSet]) -> Overlap | None:
     facts = pd.DataFrame(facts, columns=["model", "class_set", *FACTORS])
     # A frame's mean leaves out NaN, without a warning where there is nothing else.
     means = {
-        name: np.column_stack([pd.DataFrame(np.array(cells)).mean() for cells in by.values()]) for name, by in values.items()
+        name: np.column_stack([pd.DataFrame(np.array(cells)).mean() for cells in by.values()])
+        for name, by in values.items()
     }
     return overlap_of(facts, means)
 
