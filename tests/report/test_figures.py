@@ -8,8 +8,19 @@ import pytest
 from made_rows import grid, row_set, search, training, write
 
 from unmask_tf.errors import InputError
-from unmask_tf.report.figures import figure2, figure3, figure4, figure5, save, write_figures
+from unmask_tf.report.drawing import save
+from unmask_tf.report.figures import (
+    figure2,
+    figure3,
+    figure4,
+    figure5,
+    figure_classes,
+    figure_overlap,
+    write_figures,
+)
 from unmask_tf.report.line_search import searches
+from unmask_tf.report.overlap import our_overlap
+from unmask_tf.report.per_class import confusions
 from unmask_tf.report.published import read_published
 from unmask_tf.report.statistics import accuracies, class_set_means, detections
 
@@ -28,14 +39,15 @@ def legend(axis):
 
 
 def test_figures_made_twice_have_the_same_bytes_and_leave_the_user_s_style_alone(tmp_path):
-    row_sets, points = grid(models=("resnet50",), n=12), search(models=("resnet50",), epsilons=(1, 4))
+    row_sets, points = grid(("cs3a", "cs5b"), ("resnet50",), 12), search(models=("resnet50",), epsilons=(1, 4))
     first = write_figures(write(tmp_path / "a", grid=row_sets, line_search_released=points))
     # A user's own style must not show.
     with matplotlib.rc_context({"lines.linewidth": 9, "font.size": 20, "axes.facecolor": "red"}):
         before = dict(matplotlib.rcParams)
         second = write_figures(write(tmp_path / "b", grid=row_sets[::-1], line_search_released=points[::-1]))
         assert dict(matplotlib.rcParams) == before
-    assert [path.name for path in first] == ["figure2.png", "figure3.png", "figure4.png", "figure5.png"]
+    numbered = ["figure2.png", "figure3.png", "figure4.png", "figure5.png"]
+    assert [path.name for path in first] == [*numbered, "figure_overlap.png", "figure_classes.png"]
     for a, b in zip(first, second, strict=True):
         assert a.read_bytes() == b.read_bytes()
         # Neither text (version, time) nor time chunks.
@@ -125,6 +137,27 @@ def test_figure_3_puts_a_dot_over_the_best_bars_where_not_all_are_equal():
     ]
     assert dots == [[34.0]]
     assert axis.get_title() == "ResNet50 CS3a: chosen ε=2 (the paper: 4)"
+
+
+def test_the_overlap_figure_has_a_marker_per_class_set_and_model_whose_corners_count_the_classes():
+    row_sets = grid(("cs3a", "cs5a", "zoo"), n=20)
+    found = our_overlap(row_sets)
+    area, accuracy = figure_overlap(found).axes
+    assert (area.get_ylabel(), accuracy.get_ylabel()) == ("AUC of the detection", "UM's accuracy under attack")
+    for axis, measure in ((area, "auc"), (accuracy, "um")):
+        drawn = [line for line in axis.get_lines() if len(line.get_xdata()) == 1]
+        assert sorted(line.get_ydata()[0] for line in drawn) == sorted(found.points[measure])
+        corners = [line.get_marker()[0] if isinstance(line.get_marker(), tuple) else 2 for line in drawn]
+        assert sorted(corners) == [2, 2, 3, 3, 5, 5]
+        assert [text.get_text() for text in axis.texts] == ["CS3a", "CS5a", "zoo"]
+
+
+def test_the_confusions_are_shares_of_the_true_class():
+    rows = [row_set("um", "pgd_linf", e, right, 4, scores=[0] * 4) for e, right in ((8, 4), (16, 2))]
+    (axis,) = figure_classes(confusions(rows)).axes
+    # Six of the eight answers to a car are right, the others are `person`; there is no person and no train.
+    assert [text.get_text() for text in axis.texts] == ["75", "25", "0", *["0"] * 6]
+    assert [text.get_text() for text in axis.get_xticklabels()] == ["car", "person", "train"]
 
 
 def test_a_folder_without_anything_to_draw_or_that_cannot_be_written_is_reported(tmp_path):

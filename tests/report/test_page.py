@@ -9,7 +9,7 @@ from made_rows import grid, row_set, search, write
 from unmask_tf.errors import InputError
 from unmask_tf.report.compare import compare
 from unmask_tf.report.compare_k import compare_k
-from unmask_tf.report.model_k import part_table
+from unmask_tf.report.model_k import class_table, part_table
 from unmask_tf.report.page import write_report
 from unmask_tf.report.results import find_model_k
 from unmask_tf.report.study import study
@@ -38,7 +38,8 @@ def outputs(folder):
 def test_a_report_writes_every_table_and_figure_links_to_them_and_says_what_is_missing(run):
     text = write_report(run).read_text()
     tables = {"table2.md", "table3.md", "table4.csv", "table4.md", "auc.csv", "auc.md"}
-    assert set(outputs(run)) == tables | {"report.md", "figure4.png", "figure5.png"}
+    by_class = {"per_class.md", "per_class.csv", "confusion.csv", "figure_classes.png"}
+    assert set(outputs(run)) == tables | by_class | {"report.md", "figure4.png", "figure5.png"}
     assert all((run / link).exists() for link in re.findall(r"\]\((.*?)\)", text))
     assert all((run / name).read_text() in text for name in tables if name.endswith(".md"))
     assert "| box_kept | failed | attacked pixels lie outside [0, 1] | PGD-L2 ε=300 (ResNet50 CS3a AT) |" in text
@@ -160,3 +161,33 @@ def test_k_s_masks_and_boxes_stand_side_by_side_part_by_part():
 def test_k_scored_by_boxes_alone_has_the_boxes_columns_once():
     lines = part_table({**SCORED, **BOXES, "iou_type": "bbox"}).splitlines()
     assert lines[0].split() == ["part", "COCO", ".5", "VOC", ".5"] and "boxes" not in "".join(lines)
+
+
+def test_k_s_instances_stand_beside_its_precision_where_they_were_counted():
+    lines = part_table({**SCORED, "instances": {"wheel": 7, "door": 2}}).splitlines()
+    assert [line.split() for line in lines[2:5]] == [
+        ["door", "2", "0.250", "0.100"],
+        ["wheel", "7", "0.750", "0.700"],
+        ["mean", "9", "0.500", "0.400"],
+    ]
+
+
+def test_a_class_s_mean_precision_is_over_its_parts_and_compared_with_half_of_the_mean():
+    scored = {"map50": 0.5, "per_part": {"wheel": 0.75, "door": 0.25, "arm": 0.2}}
+    classes = {"person": ["arm"], "car": ["door", "wheel", "mirror"], "van": ["door"], "boat": ["sail"]}
+    assert [line.split() for line in class_table(scored, classes).splitlines()] == [
+        ["class", "parts", "scored", "mean", "COCO", ".5", "at", "least", "0.250"],
+        ["------", "------------", "------------", "--------------"],
+        ["boat", "0", "of", "1", "-", "-"],
+        ["car", "2", "of", "3", "0.500", "yes"],
+        ["person", "1", "of", "1", "0.200", "NO"],
+        ["van", "1", "of", "1", "0.250", "yes"],
+    ]
+
+
+def test_a_run_of_several_class_sets_is_reported_over_their_overlap(tmp_path):
+    folder = write(tmp_path / "mini", grid=grid(("cs3a", "cs5b"), ("resnet50",), 20))
+    text = write_report(folder).read_text()
+    assert all((folder / link).exists() for link in re.findall(r"\]\((.*?)\)", text))
+    assert (folder / "overlap.md").read_text() in text and "(figure_overlap.png)" in text
+    assert "(2 class sets are too few)" in summary(folder)

@@ -12,9 +12,10 @@ import pandas as pd
 from unmask_tf.defense.alignment import operating_point
 from unmask_tf.experiment.rows import RowSet
 from unmask_tf.report.cells import CLASS_SETS, attack_label, label
+from unmask_tf.report.overlap import ENOUGH, FACTORS, MEASURES, our_overlap, paper_overlap
 from unmask_tf.report.published import read_published
 from unmask_tf.report.statistics import accuracies, attacked, aucs, detections, means, wide
-from unmask_tf.report.text import MISSING
+from unmask_tf.report.text import MISSING, with_interval
 
 # A value that equals a bound meets it, whatever its last bit.
 _ROUNDING = 1e-9
@@ -138,6 +139,19 @@ def outcome(test: _Test, accuracy: pd.Series, auc: pd.Series) -> tuple[str | Non
     return (None, None) if np.isnan(values).any() else (text, bool(holds))
 
 
+def _overlap_claims(row_sets: Sequence[RowSet]) -> list[Claim]:
+    """Per measure: more overlap goes with less of it, and more closely than the number of classes does."""
+    ours, paper, claims = our_overlap(row_sets), paper_overlap(), []
+    for name, what in MEASURES.items():
+        rows = [of.ranked(name) if of else None for of in (ours, paper)]
+        texts = [row and " and ".join(with_interval(row, factor, sign=True) for factor in FACTORS) for row in rows]
+        tested = rows[0] and ours.class_sets >= ENOUGH
+        holds = bool(rows[0]["overlap_high"] < 0 < rows[0]["difference_low"]) if tested else None
+        statement = f"{what} falls with overlap, more than with the number of classes (rank correlations, 95 %)"
+        claims.append(Claim(statement, texts[0] or MISSING, texts[1] or "stated", holds))
+    return claims
+
+
 def evaluate_claims(row_sets: Sequence[RowSet]) -> list[Claim]:
     """Tests every claim on our numbers, with the paper's own value beside ours."""
     found, published, claims = detections(row_sets), read_published(), []
@@ -154,6 +168,7 @@ def evaluate_claims(row_sets: Sequence[RowSet]) -> list[Claim]:
     name = f"{label(point['class_set'], CLASS_SETS)}, {attack_label(point['attack'], point['epsilon_255'])}"
     return [
         *claims,
+        *_overlap_claims(row_sets),
         Claim(
             f"At {100 * point['fpr']:.2f} % false positives at least 90 % of attacks are found ({name}, mean over M)",
             ours=MISSING if rate is None else f"{100 * rate:.2f} %",

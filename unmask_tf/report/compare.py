@@ -11,14 +11,13 @@ import pandas as pd
 
 from unmask_tf.errors import InputError
 from unmask_tf.experiment.rows import RowSet
-from unmask_tf.files import write_text
 from unmask_tf.report.cells import DEFENCES, attack_label, label, setup_labels
 from unmask_tf.report.claims import Claim, evaluate_claims
 from unmask_tf.report.published import read_published
 from unmask_tf.report.results import find_model_k, need
 from unmask_tf.report.soundness import mark, unsound
 from unmask_tf.report.statistics import accuracies, aucs, detections, series
-from unmask_tf.report.text import MISSING, Table, aligned, csv, markdown, number
+from unmask_tf.report.text import MISSING, Table, aligned, markdown, number, write_files
 
 # A difference of exactly the tolerance is within it, whatever its last bit.
 _ROUNDING = 1e-9
@@ -129,6 +128,6 @@ def compare(folder: Path, tolerances: Tolerances | None = None) -> str:
     found = listing(row_sets, model_k and model_k["map50"], tolerances or Tolerances())
     data, claims = row_sets[0].header.data, evaluate_claims(row_sets)
     title = f"# Comparison with the paper: profile `{folder.name}`\n\n"
-    write_text(folder / "compare.md", title + _render(data, claims, found, markdown, lambda name: f"## {name}\n"))
-    write_text(folder / "compare.csv", csv(found[0].drop(columns="mark")))
+    text = title + _render(data, claims, found, markdown, lambda name: f"## {name}\n")
+    write_files(folder, {"compare.md": text, "compare.csv": found[0].drop(columns="mark")})
     return _render(data, claims, found, aligned, lambda name: f"{name}\n{'=' * len(name)}\n")

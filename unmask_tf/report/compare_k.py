@@ -10,10 +10,9 @@ import pandas as pd
 from unmask_tf.defense.alignment import jaccard
 from unmask_tf.errors import InputError
 from unmask_tf.experiment.rows import RowSet
-from unmask_tf.files import write_text
 from unmask_tf.report.cells import CELL, attack_label, in_order, setup_labels
 from unmask_tf.report.results import find_model_k, how_to_make, need
-from unmask_tf.report.text import csv, markdown, number
+from unmask_tf.report.text import markdown, number, write_files
 
 _MAPS = {
     "map50": "mAP at IoU 0.5",
@@ -72,6 +71,5 @@ def compare_k(folder: Path) -> str:
         "Same parts: images in which both K's saw the same set. Jaccard: mean similarity of the two sets. UM: accuracy "
         "of UnMask by that K alone, as in Table IV. For mAP every score counts.\n",
     ]
-    write_text(folder / "compare_k.md", "\n".join(parts))
-    write_text(folder / "compare_k.csv", csv(table))
+    write_files(folder, {"compare_k.md": "\n".join(parts), "compare_k.csv": table})
     return "\n".join(parts)

@@ -1,28 +1,29 @@
-"""Figures 2 to 5 from rows alone: the same rows give the same PNG bytes."""
+"""Figures 2 to 5, overlap and confusions, from rows alone: the same rows give the same PNG bytes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from functools import wraps
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from unmask_tf.defense.alignment import roc_curve
 from unmask_tf.errors import InputError
 from unmask_tf.experiment.rows import RowSet
-from unmask_tf.files import atomic_path
 from unmask_tf.report.cells import BENIGN, CLASS_SETS, DEFENCES, MODELS, attack_label, axes, label, rank, setup_labels
+from unmask_tf.report.drawing import panels, save, styled
 from unmask_tf.report.line_search import Search, choose, searches
+from unmask_tf.report.overlap import FACTORS, MEASURES, Overlap, our_overlap
+from unmask_tf.report.per_class import confusions
 from unmask_tf.report.published import read_published
 from unmask_tf.report.results import find, how_to_make
 from unmask_tf.report.statistics import accuracies, class_set_means, detections, key_of
-from unmask_tf.report.text import beside
+from unmask_tf.report.text import beside, with_interval
 
 # Okabe and Ito's palette: told apart with every common colour blindness. CS5a is dark orange and CS3b light blue, as
 # in the paper.
@@ -34,45 +35,6 @@ _EPSILON_COLOURS = ("#DCE9F5", "#B3D0E8", "#7FB3D9", "#4A90C2", "#1F6AA5", "#0B3
 _MODEL_LINES = dict(zip(MODELS, ("-", (0, (4, 1.5)), (0, (1, 1))), strict=True))
 _OTHER_LINES = ((0, (4, 1.5, 1, 1.5)), (0, (6, 1)))
 _RING = {"markersize": 10, "fillstyle": "none"}
-
-_STYLE: dict[str, Any] = {
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "figure.dpi": 150,
-    "figure.constrained_layout.use": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#555555",
-    "axes.titlesize": 9.5,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#E4E4E4",
-    "grid.linewidth": 0.6,
-    "legend.facecolor": "white",
-    "legend.edgecolor": "none",
-    "legend.framealpha": 0.9,
-    "legend.fancybox": False,
-}
-
-
-def _styled(draw: Callable[..., Any]) -> Callable[..., Any]:
-    """Draws in this module's style, whatever the user's own matplotlibrc says, and leaves that as it is."""
-
-    @wraps(draw)
-    def styled(*arguments: Any) -> Any:
-        with matplotlib.rc_context():
-            matplotlib.rcdefaults()
-            matplotlib.rcParams.update(_STYLE)
-            return draw(*arguments)
-
-    return styled
-
-
-def _panels(rows: int, columns: int, width: float, height: float) -> tuple[Figure, np.ndarray]:
-    """A figure and its axes; not by pyplot, which would choose a backend and keep the figure alive."""
-    figure = Figure(figsize=(width, height))
-    FigureCanvasAgg(figure)
-    return figure, figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
 
 
 def _styles(names: Iterable[str], known: dict[str, Any], others: Sequence[Any]) -> dict[str, Any]:
@@ -86,7 +48,7 @@ def _legend_above(figure: Figure, axis: Axes) -> None:
     figure.legend(handles, labels, loc="outside upper center", ncols=max(1, len(labels)), columnspacing=1.2)
 
 
-@_styled
+@styled
 def figure2(search: Search) -> Figure:
     """Figure 2: validation accuracy of M over the epsilon of its adversarial training.
 
@@ -100,7 +62,7 @@ def figure2(search: Search) -> Figure:
     if not any("pgd_linf" in frame for frame in search.accuracy.values()):
         titles = titles[:1]
     epsilons, paper = search.epsilons, read_published().selected_epsilon
-    figure, grid = _panels(len(models), len(titles), 3.0 * len(titles) + 0.6, 2.6 * len(models) + 0.5)
+    figure, grid = panels(len(models), len(titles), 3.0 * len(titles) + 0.6, 2.6 * len(models) + 0.5)
     for axes_row, model in zip(grid, models, strict=True):
         for axis, title in zip(axes_row, titles, strict=True):
             axis.set(title=f"{label(model, MODELS)}: {title}", ylim=(-3, 103), xlim=(-0.4, len(epsilons) - 0.6))
@@ -126,7 +88,7 @@ def figure2(search: Search) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def figure3(search: Search) -> Figure:
     """Figure 3: validation accuracy without attack and under each, a bar per epsilon of adversarial training.
 
@@ -137,7 +99,7 @@ def figure3(search: Search) -> Figure:
     shades = np.linspace(0, len(_EPSILON_COLOURS) - 1, len(epsilons)).round().astype(int)
     width, dot = 0.84 / len(epsilons), {"color": "black", "markersize": 2.8}
     height = 2.7 * len(search.accuracy) + 0.5
-    figure, grid = _panels(len(search.accuracy), 1, max(7.0, 1.15 * len(vectors) + 1), height)
+    figure, grid = panels(len(search.accuracy), 1, max(7.0, 1.15 * len(vectors) + 1), height)
     for axis, (setup, frame) in zip(grid[:, 0], search.accuracy.items(), strict=True):
         heights = 100 * frame.reindex(index=epsilons, columns=vectors).to_numpy()
         for i, epsilon in enumerate(epsilons):
@@ -157,7 +119,7 @@ def figure3(search: Search) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def figure4(row_sets: Sequence[RowSet]) -> Figure:
     """Figure 4: accuracy per class set, averaged over attacks, budgets and M, per defence.
 
@@ -169,7 +131,7 @@ def figure4(row_sets: Sequence[RowSet]) -> Figure:
     paper = class_set_means(published[published.index.isin(numbers.index)])
     paper = paper.reindex(index=ours.index, columns=ours.columns)
     colours, width = _styles(ours, _DEFENCE_COLOURS, _OTHER_COLOURS), 0.81 / max(1, ours.shape[1])
-    figure, grid = _panels(1, 1, max(4.6, 1.6 + 0.5 * ours.size), 3.9)
+    figure, grid = panels(1, 1, max(4.6, 1.6 + 0.5 * ours.size), 3.9)
     axis, bars = grid[0, 0], []
     for j, defence in enumerate(ours):
         at, ticks = np.arange(len(ours)) + (j - (ours.shape[1] - 1) / 2) * width, paper[defence].to_numpy()
@@ -190,7 +152,7 @@ def figure4(row_sets: Sequence[RowSet]) -> Figure:
     return figure
 
 
-@_styled
+@styled
 def figure5(row_sets: Sequence[RowSet]) -> Figure:
     """Figure 5: ROC of the detection, a panel per attack and budget, a line per class set, M and detector.
 
@@ -206,7 +168,7 @@ def figure5(row_sets: Sequence[RowSet]) -> Figure:
     )
     columns = min(4, max(1, len(attacks)))
     rows = max(1, -(-len(attacks) // columns))
-    figure, grid = _panels(rows, columns, 3.5 * columns + 0.3, 3.5 * rows + 0.3)
+    figure, grid = panels(rows, columns, 3.5 * columns + 0.3, 3.5 * rows + 0.3)
     for axis in grid.flat[len(attacks) :]:
         axis.set_visible(False)
     for i, (axis, attack) in enumerate(zip(grid.flat, attacks, strict=False)):
@@ -236,21 +198,71 @@ def figure5(row_sets: Sequence[RowSet]) -> Figure:
     return figure
 
 
-@_styled
-def save(figure: Figure, path: Path) -> Path:
-    """Writes a PNG, the same bytes for the same figure.
+@styled
+def figure_overlap(found: Overlap) -> Figure:
+    """AUC and UM's accuracy under attack over the overlap of parts, with 95 % intervals and rank correlations.
 
-    Raises:
-        InputError: the file cannot be written.
+    A marker per class set and M: its corners count the classes (a dot: two).
     """
-    with atomic_path(path) as temporary:
-        # The default metadata names matplotlib's version.
-        figure.savefig(temporary, format="png", metadata={"Software": None})
-    return path
+    table, setting = found.points, {"linestyle": "none", "markersize": 9}
+    markers = {n: (n, 0, 0) if n > 2 else "o" for n in sorted(set(table["classes"]))}
+    colours = dict(zip(dict.fromkeys(table["model"]), (_EPSILON_COLOURS[4], *_OTHER_COLOURS), strict=False))
+    figure, grid = panels(1, len(MEASURES), 9.6, 4.0, share=False)
+    for axis, (measure, title) in zip(grid[0], MEASURES.items(), strict=True):
+        for p in table.to_dict("records"):
+            # Models share a class set's overlap: they stand side by side.
+            at = p["overlap"] + 0.8 * (list(colours).index(p["model"]) - (len(colours) - 1) / 2)
+            y, colour, marker = p[measure], colours[p["model"]], markers[p["classes"]]
+            ends = [[y - p[f"{measure}_low"]], [p[f"{measure}_high"] - y]]
+            axis.errorbar(at, y, np.abs(ends), marker=marker, color=colour, elinewidth=1, **setting)
+        for name, group in table.groupby("class_set"):
+            place = {"xytext": (0, 4), "textcoords": "offset points", "ha": "center", "fontsize": 8}
+            axis.annotate(label(name, CLASS_SETS), (group["overlap"].iloc[0], group[f"{measure}_high"].max()), **place)
+        axis.set(xlabel="Part overlap (%)", ylabel=title)
+        axis.margins(0.1)
+        if row := found.ranked(measure):
+            of, than = (with_interval(row, factor, sign=True) for factor in FACTORS)
+            axis.set_title(f"rank correlation with overlap {of},\nwith the number of classes {than}", fontsize=8.5)
+    for name, colour in colours.items():
+        grid[0, 0].plot([], [], "s", color=colour, label=label(name, MODELS))
+    for n, marker in markers.items():
+        grid[0, 0].plot([], [], marker=marker, color="#777777", label=f"{n} classes", **setting)
+    _legend_above(figure, grid[0, 0])
+    return figure
+
+
+@styled
+def figure_classes(found: Mapping[tuple[str, str], pd.DataFrame]) -> Figure:
+    """UM's answers under attack by true class, in percent of the class's images over all attacks.
+
+    A row of panels per M, a column per class set.
+    """
+    rows, columns = (list(dict.fromkeys(setup[i] for setup in found)) for i in (0, 1))
+    columns.sort(key=lambda name: rank(name, CLASS_SETS))
+    figure, grid = panels(len(rows), len(columns), 2.9 * len(columns) + 0.4, 2.9 * len(rows) + 0.2, share=False)
+    for (i, model), (j, class_set) in product(enumerate(rows), enumerate(columns)):
+        axis = grid[i, j]
+        if (model, class_set) not in found:
+            axis.set_visible(False)
+            continue
+        counts = found[model, class_set]
+        shares = 100 * counts.div(counts.sum(axis=1).clip(lower=1), axis=0)
+        axis.imshow(shares, cmap="Blues", vmin=0, vmax=100, aspect="auto")
+        for (y, x), value in np.ndenumerate(shares.to_numpy()):
+            colour = "white" if value > 60 else "black"
+            axis.text(x, y, f"{value:.0f}", ha="center", va="center", fontsize=8, color=colour)
+        axis.set_xticks(range(shares.shape[1]), shares.columns, rotation=40, ha="right")
+        axis.set_yticks(range(len(shares)), shares.index)
+        axis.set_title(" ".join(setup_labels(model, class_set)))
+        axis.grid(visible=False)
+    figure.supxlabel("UM's answer under attack (% of the true class)", fontsize=9)
+    figure.supylabel("True class", fontsize=9)
+    return figure
 
 
 def write_figures(folder: Path) -> list[Path]:
-    """Writes what there is of Figures 2 and 3 (of each recipe's line search), 4 and 5 into `<results>/<profile>`.
+    """Writes what there is of Figures 2 and 3 (of each recipe's line search), 4, 5, figure_overlap and figure_classes
+    into `<results>/<profile>`.
 
     Raises:
         InputError: there are no results, a bundle is damaged, or the folder cannot be written.
@@ -264,4 +276,8 @@ def write_figures(folder: Path) -> list[Path]:
         paths.append(save(figure3(search), folder / f"figure3{search.suffix}.png"))
     if row_sets:
         paths += [save(figure4(row_sets), folder / "figure4.png"), save(figure5(row_sets), folder / "figure5.png")]
+    if (known := our_overlap(row_sets)) is not None:
+        paths.append(save(figure_overlap(known), folder / "figure_overlap.png"))
+    if counted := confusions(row_sets):
+        paths.append(save(figure_classes(counted), folder / "figure_classes.png"))
     return paths

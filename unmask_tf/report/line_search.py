@@ -10,12 +10,11 @@ import pandas as pd
 
 from unmask_tf.errors import InputError
 from unmask_tf.experiment.rows import RowSet
-from unmask_tf.files import write_text
 from unmask_tf.report.cells import BENIGN, attack_label, in_order, setup_labels
 from unmask_tf.report.published import read_published
 from unmask_tf.report.results import find
 from unmask_tf.report.soundness import meaning, own_failures
-from unmask_tf.report.text import csv, markdown, number, span
+from unmask_tf.report.text import markdown, number, span, write_files
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +86,7 @@ def choose(frames: Sequence[pd.DataFrame]) -> tuple[float, pd.Series] | None:
     return min(common, key=lambda e: (-best_on[e], -total[e], e)), best_on
 
 
-def line_search_csv(search: Search) -> str:
+def line_search_table(search: Search) -> pd.DataFrame:
     """One row per training: accuracies without attack and under each, and whether its epsilon is chosen."""
     frames = []
     for (model, class_set), frame in search.accuracy.items():
@@ -98,7 +97,7 @@ def line_search_csv(search: Search) -> str:
         flat.insert(0, "model", model)
         flat.insert(0, "class_set", class_set)
         frames.append(flat)
-    return csv(pd.concat(frames, ignore_index=True))
+    return pd.concat(frames, ignore_index=True)
 
 
 def line_search_markdown(search: Search) -> str:
@@ -145,7 +144,6 @@ def write_line_search(folder: Path) -> list[Path]:
     paths = []
     for search in searches(find(folder, "line_search")):
         title = f"# Line search over adversarial training's ε: profile `{folder.name}`\n\n"
-        paths += [folder / f"line_search{search.suffix}{ending}" for ending in (".md", ".csv")]
-        write_text(paths[-2], title + line_search_markdown(search))
-        write_text(paths[-1], line_search_csv(search))
+        name, text = f"line_search{search.suffix}", title + line_search_markdown(search)
+        paths += write_files(folder, {f"{name}.md": text, f"{name}.csv": line_search_table(search)})
     return paths

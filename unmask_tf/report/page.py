@@ -11,7 +11,9 @@ from unmask_tf.report import tables
 from unmask_tf.report.compare import expectation
 from unmask_tf.report.figures import write_figures
 from unmask_tf.report.line_search import line_search_markdown, searches
-from unmask_tf.report.model_k import part_table
+from unmask_tf.report.model_k import class_table, part_table
+from unmask_tf.report.overlap import our_overlap, overlap_markdown
+from unmask_tf.report.per_class import class_accuracies, confusions
 from unmask_tf.report.published import read_published
 from unmask_tf.report.results import find, find_model_k, how_to_make, need
 from unmask_tf.report.soundness import attacks, checks_markdown, threats_markdown
@@ -58,8 +60,15 @@ def report_markdown(folder: Path) -> str:
     sections |= {
         "Detection at a threshold": tables.verdicts_markdown(row_sets),
         "Table II: class sets": tables.table2_markdown(row_sets),
-        "Model K": _model_k(folder),
+        "Model K": _model_k(folder, row_sets),
     }
+    if known := our_overlap(row_sets):
+        sections["Part overlap and number of classes"] = (
+            f"![AUC and accuracy over the overlap of parts](figure_overlap.png)\n\n{overlap_markdown(known)}"
+        )
+    if len(class_accuracies(row_sets)):
+        image = "![UM's answers under attack](figure_classes.png)\n\n" * bool(confusions(row_sets))
+        sections["Class by class"] = f"{image}Accuracies, confusions and K's errors: [per_class.md](per_class.md).\n"
     for search in searches(find(folder, "line_search")):
         images = "".join(f"![{name}]({name}{search.suffix}.png)\n\n" for name in ("figure2", "figure3"))
         sections[f"Figures 2 and 3: the ε of adversarial training ({search.recipe})"] = images + line_search_markdown(
@@ -89,8 +98,15 @@ def _images(row_sets: Sequence[RowSet]) -> str:
     return text + (f"\nThe attacks gave NaN for {repaired} images, which were attacked again.\n" if repaired else "")
 
 
-def _model_k(folder: Path) -> str:
+def _model_k(folder: Path, row_sets: Sequence[RowSet]) -> str:
     model_k = find_model_k(folder)
     if model_k is None:
         return f"Not evaluated yet: `{how_to_make(folder, 'model_k')}`.\n"
-    return f"mAP at IoU 0.5: {beside(model_k['map50'], read_published().map)}.\n\n{part_table(model_k, markdown)}"
+    classes = {name: parts for r in row_sets for name, parts in r.header.classes.items()}
+    parts = [
+        f"mAP at IoU 0.5: {beside(model_k['map50'], read_published().map)}.\n",
+        part_table(model_k, markdown),
+        "By class; each is to reach half of the mean over all parts:\n",
+        class_table(model_k, classes, markdown),
+    ]
+    return "\n".join(parts)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from unmask_tf.defense.alignment import auc, detection_pairs
 from unmask_tf.errors import InputError
 from unmask_tf.experiment.rows import Header, RowSet, describe
 from unmask_tf.report.cells import CELL, cell_rank, defences_of, in_order
+from unmask_tf.taxonomy import Taxonomy
 
 
 def series(numbers: Mapping[tuple, float]) -> pd.Series:
@@ -27,6 +29,22 @@ def series(numbers: Mapping[tuple, float]) -> pd.Series:
 def key_of(header: Header) -> tuple:
     """(model, class_set, attack, epsilon_255, defence)."""
     return *header.cell, header.defence
+
+
+def taxonomy_of(header: Header) -> Taxonomy:
+    """The classes and parts of a row set, as the class set `all`."""
+    # A taxonomy needs a part; classes without any have none to share.
+    parts = dict.fromkeys(part for expected in header.classes.values() for part in expected) or ("none",)
+    classes = {name: tuple(expected) for name, expected in header.classes.items()}
+    return Taxonomy(tuple(parts), classes, {"all": tuple(classes)})
+
+
+def wilson(share: Any, n: Any) -> tuple[Any, Any]:
+    """Wilson's 95 % interval (low, high) of a share found in n independent trials; numbers or arrays."""
+    z = 1.959964
+    half = z * np.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2)
+    low, high = ((share + z**2 / (2 * n) + side * half) / (1 + z**2 / n) for side in (-1, 1))
+    return low, high
 
 
 def accuracies(row_sets: Iterable[RowSet]) -> pd.Series:

@@ -12,13 +12,12 @@ from pathlib import Path
 import pandas as pd
 
 from unmask_tf.experiment.rows import RowSet
-from unmask_tf.files import write_text
 from unmask_tf.report.cells import ATTACKS, attack_label, cell_rank, label, rank, setup_labels
 from unmask_tf.report.published import read_published
 from unmask_tf.report.results import need
 from unmask_tf.report.soundness import attacks, by_check, longer_attacks, mark, meaning, unsound, warned
 from unmask_tf.report.statistics import accuracies, attacked
-from unmask_tf.report.text import beside, csv, markdown, number
+from unmask_tf.report.text import beside, markdown, number, write_files
 
 PRESETS = ("released", "written", "eq1", "strong")
 
@@ -86,6 +85,5 @@ def study(folder: Path) -> str:
     """
     found = by_preset(need(folder, "study"))
     text = study_markdown(found, folder.name)
-    write_text(folder / "study.md", text)
-    write_text(folder / "study.csv", csv(study_table(found).reset_index()))
+    write_files(folder, {"study.md": text, "study.csv": study_table(found).reset_index()})
     return text

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from unmask_tf.experiment.rows import RowSet
 from unmask_tf.report.cells import DEFENCES, OWN_M, attack_label, axes, defences_of, label
+from unmask_tf.report.overlap import our_overlap, overlap_lines
 from unmask_tf.report.published import read_published
 from unmask_tf.report.results import find_model_k, need
 from unmask_tf.report.soundness import mark, unsound, verdict_line
@@ -68,7 +69,7 @@ def summary(folder: Path) -> str:
         "pairs); the paper's in parentheses\n",
         aligned(header, rows, left=1),
         means_table(row_sets),
-        training_notes(row_sets) + verdict_line(row_sets),
+        training_notes(row_sets) + overlap_lines(our_overlap(row_sets)) + verdict_line(row_sets),
     ]
     if model_k is not None:
         parts[-1] += f"\nK: mAP at IoU 0.5 {beside(model_k['map50'], published.map)}"

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from unmask_tf.experiment.rows import RowSet
-from unmask_tf.files import write_text
 from unmask_tf.report.cells import (
     BENIGN,
     CLASS_SETS,
@@ -21,11 +19,13 @@ from unmask_tf.report.cells import (
     setup_labels,
 )
 from unmask_tf.report.line_search import write_line_search
+from unmask_tf.report.overlap import overlap_files
+from unmask_tf.report.per_class import per_class_files
 from unmask_tf.report.published import read_published
 from unmask_tf.report.results import need
 from unmask_tf.report.soundness import LEGEND, mark, unsound
-from unmask_tf.report.statistics import accuracies, aucs, detections, key_of, wide
-from unmask_tf.report.text import MISSING, beside, csv, markdown, number
+from unmask_tf.report.statistics import accuracies, aucs, detections, key_of, taxonomy_of, wide
+from unmask_tf.report.text import MISSING, beside, markdown, number, write_files
 
 
 def table4_markdown(row_sets: Sequence[RowSet]) -> str:
@@ -111,13 +111,12 @@ def table2_markdown(row_sets: Sequence[RowSet]) -> str:
         {r.header.class_set: r for r in row_sets}.items(), key=lambda item: rank(item[0], CLASS_SETS)
     ):
         paper = read_published().table2.get(name, {})
-        counts = Counter(part for parts in r.header.classes.values() for part in set(parts))
-        shared = sum(count > 1 for count in counts.values())
+        classes = taxonomy_of(r.header)
         row = [
-            beside(len(r.header.classes), paper.get("classes"), 0),
-            beside(len(counts), paper.get("parts"), 0),
-            str(shared),
-            beside(100 * shared / max(1, len(counts)), paper.get("overlap_percent")),
+            beside(len(classes.classes), paper.get("classes"), 0),
+            beside(len(classes.unique_parts("all")), paper.get("parts"), 0),
+            str(len(classes.shared_parts("all"))),
+            beside(classes.overlap("all"), paper.get("overlap_percent")),
             beside(r.n, paper.get("flickr_test"), 0),
         ]
         rows.append([label(name, CLASS_SETS), *row])
@@ -125,7 +124,8 @@ def table2_markdown(row_sets: Sequence[RowSet]) -> str:
 
 
 def write_tables(folder: Path) -> list[Path]:
-    """Writes Tables II, III and IV, the AUCs and, where there is one, the line search's table into the folder.
+    """Writes Tables II, III and IV, the AUCs, and what there is of the results by class, by overlap and of the line
+    search into the folder.
 
     Args:
         folder: `<results>/<profile>`.
@@ -140,14 +140,14 @@ def write_tables(folder: Path) -> list[Path]:
     counted = aucs(found).rename("auc").to_frame()
     images = {key_of(d.header): len(d.labels) for d in found}
     counted.insert(0, "n", [images[key] for key in counted.index])
-    texts = {
+    files = {
         "table2.md": table2_markdown(row_sets),
         "table3.md": table3_markdown(row_sets),
-        "table4.csv": csv(table4.reset_index()),
+        "table4.csv": table4.reset_index(),
         "table4.md": table4_markdown(row_sets),
-        "auc.csv": csv(counted.reset_index()),
+        "auc.csv": counted.reset_index(),
         "auc.md": auc_markdown(row_sets),
+        **overlap_files(row_sets),
+        **per_class_files(row_sets),
     }
-    for name, text in texts.items():
-        write_text(folder / name, text)
-    return [*(folder / name for name in texts), *write_line_search(folder)]
+    return [*write_files(folder, files), *write_line_search(folder)]

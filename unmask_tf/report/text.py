@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from unmask_tf.files import write_text
+
 MISSING = "-"
+ENDS = ("", "_low", "_high")
+"""Of the names of a number and the ends of its interval."""
 # (header, rows, how many columns are aligned left) -> a table
 Table = Callable[[Sequence[str], Iterable[Sequence[str]], int], str]
 
@@ -24,6 +29,12 @@ def beside(ours: float | None, paper: float | None, digits: int = 2, mark: str =
     """`0.31† (0.29)`: our number with its mark, the paper's in parentheses where it has one."""
     text = number(ours, digits) + mark
     return text if paper is None or np.isnan(paper) else f"{text} ({number(paper, digits)})"
+
+
+def with_interval(row: Mapping[str, float], name: str, digits: int = 2, sign: bool = False) -> str:
+    """`-0.85 [-0.95, -0.70]`, from a number and its `_low` and `_high`; without an interval the number alone."""
+    value, low, high = (number(row[name + end], digits, sign) for end in ENDS)
+    return value if low == MISSING else f"{value} [{low}, {high}]"
 
 
 def span(values: Iterable[float], digits: int = 0) -> str:
@@ -51,3 +62,14 @@ def csv(frame: pd.DataFrame) -> str:
     """The frame as CSV with four decimals and an empty field for a missing number: same frame, same bytes."""
     budgets = {name: [f"{value:.10g}" for value in frame[name]] for name in frame if name == "epsilon_255"}
     return frame.assign(**budgets).to_csv(index=False, float_format="%.4f", lineterminator="\n")
+
+
+def write_files(folder: Path, contents: Mapping[str, str | pd.DataFrame]) -> list[Path]:
+    """Writes texts, and frames as CSV, by file name; returns their paths.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
+    for name, content in contents.items():
+        write_text(folder / name, content if isinstance(content, str) else csv(content))
+    return [folder / name for name in contents]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from unmask_tf.experiment.quiet import quiet_and_deterministic
 from unmask_tf.experiment.step import Output, Resources
 from unmask_tf.files import write_json
 
-VERSION = 1
+VERSION = 2
 SUFFIX = ".json"
 FRESH = False
 GPU = True
@@ -39,7 +40,8 @@ def cost(settings: Settings, inputs: Mapping[str, Any]) -> float:
 
 
 def run(settings: Settings, inputs: Mapping[str, Any], output: Path, resources: Resources) -> dict[str, Any]:
-    """Inputs: `weights` (a file, or K's training), `annotations` and `images`. Writes the numbers by name."""
+    """Inputs: `weights` (a file, or K's training), `annotations` and `images`. Writes the numbers by name, and
+    each part's instances."""
     quiet_and_deterministic(0)
     from unmask_tf.data.part_instances import read_part_instances
     from unmask_tf.mrcnn.config import Config
@@ -51,5 +53,8 @@ def run(settings: Settings, inputs: Mapping[str, Any], output: Path, resources: 
     scores = evaluate_parts(
         Config.from_dict(dict(settings.config)), weights, dataset, limit=settings.limit, progress=resources.progress
     )
-    write_json(output, {**without_nan(scores), "weights_sha256": resources.input_keys["weights"]})
+    shown = dataset.spread(settings.limit).images
+    instances = Counter(instance.part for image in shown for instance in image.instances)
+    more = {"instances": instances, "weights_sha256": resources.input_keys["weights"]}
+    write_json(output, without_nan(scores) | more)
     return {"said": f"mAP at IoU 0.5 {scores['map50']:.3f} on {scores['n_images']} images"}
