@@ -67,6 +67,11 @@ class Run:
         places = (self.root / "weights" / name, WEIGHTS_FOLDER / name)
         return next((path for path in places if path.is_file()), None)
 
+    def imagenet_weights(self, architecture: str) -> Path | None:
+        """ImageNet's weights for M, where the data folder or mask_rcnn_weights/ has them: .weights.h5 or .npz."""
+        names = (f"{architecture}_imagenet{suffix}" for suffix in (".weights.h5", ".npz"))
+        return next((path for name in names if (path := self.own_weights(name))), None)
+
 
 def prepare(
     profile_name: str,
