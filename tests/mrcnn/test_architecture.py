@@ -53,7 +53,7 @@ def test_a_k_for_photographs_is_told_and_gets_its_preset(backbone, tiny_config, 
     save_weights(MaskRCNN("inference", config, tmp_path).keras_model, tmp_path / "k.h5")
     assert read_architecture(tmp_path / "k.h5")["BACKBONE"] == backbone
     found, photos = config_of_weights(tmp_path / "k.h5", taxonomy), preset("photos")
-    assert found.BACKBONE == backbone
+    assert backbone == found.BACKBONE
     assert found.RPN_FEATURES == config.RPN_FEATURES
     assert (found.IMAGE_MAX_DIM, found.RPN_ANCHOR_SCALES) == (photos.IMAGE_MAX_DIM, photos.RPN_ANCHOR_SCALES)
 
