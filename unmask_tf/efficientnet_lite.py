@@ -7,6 +7,7 @@ PyTorch release.
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,7 @@ def imagenet_weights(path: str | Path) -> dict[str, np.ndarray]:
                     "weights of its PyTorch release as .npz."
                 )
             return {name: _to_keras(name, file[released]) for name, released in wanted.items()}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(
             f"EfficientNet-Lite0's weights cannot be read from {path}: {error}. Give its ImageNet weights as .npz "
             "(efficientnet_lite0_imagenet.npz)."

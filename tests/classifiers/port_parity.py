@@ -1,6 +1,6 @@
-"""Networks on which the torch copies of all six architectures are compared with Keras, and how.
+"""Networks on which the torch copies of all architectures are compared with Keras, and how.
 
-    python tests/classifiers/port_parity.py --size 64 --images 16     # prints the errors of all six
+    python tests/classifiers/port_parity.py --size 64 --images 16     # prints the errors of all
 
 The reference is Keras in double precision. In single precision rounding pushes an activation over a rectifier's kink
 here and there, or lets the runner-up win a maximum, on either side, and that image's gradient jumps by a ten-thousandth

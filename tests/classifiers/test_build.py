@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from unmask_tf.classifiers import CLASSIFIERS, applications
+from unmask_tf.classifiers import applications
 from unmask_tf.classifiers.build import build_classifier, load_classifier, save_classifier
 from unmask_tf.errors import InputError
 
@@ -55,7 +55,7 @@ def with_top(tmp_path_factory):
     return path, source
 
 
-@pytest.mark.parametrize("architecture", CLASSIFIERS)
+@pytest.mark.parametrize("architecture", applications.BACKBONES)
 def test_preprocessing_inside_equals_keras_preprocess_input_on_255_x(architecture):
     pixels = random_pixels()
     expected = _MODULES[architecture].preprocess_input(255.0 * pixels)

@@ -1,4 +1,4 @@
-"""The torch copies of all six architectures compute what Keras computes, in inference and in training, both ways."""
+"""The torch copies of all architectures compute what Keras computes, in inference and in training, both ways."""
 
 import os
 from pathlib import Path

@@ -15,7 +15,7 @@ if keras.backend.backend() != "tensorflow":
 from port_parity import in_double_precision, keras_result, nchw, relative_errors, torch_result
 
 LABELS = np.array([0, 1, 2])
-QUICK = ("resnet50", "densenet121", "mobilenet_v2")
+QUICK = ("resnet50", "densenet121", "mobilenet_v2", "efficientnet_lite0")
 SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("resnet101", "vgg16", "efficientnet_b0")]
 
 

@@ -230,6 +230,18 @@ def test_imagenet_weights_of_equal_size_are_told_apart(make_run, home):
     assert "weights" not in Grid(run).model("cs3a", "densenet121").inputs
 
 
+def test_imagenet_weights_of_the_data_come_before_the_checkout_s_and_may_be_npz(make_run, home, monkeypatch):
+    monkeypatch.setattr(setup, "WEIGHTS_FOLDER", home / "weights")
+    own, shipped = home / "data" / "weights", home / "weights"
+    for folder, suffix in ((own, ".npz"), (shipped, ".npz"), (shipped, ".weights.h5")):
+        folder.mkdir(exist_ok=True)
+        (folder / f"efficientnet_lite0_imagenet{suffix}").write_bytes(b"one")
+    run = make_run()
+    assert run.imagenet_weights("efficientnet_lite0") == own / "efficientnet_lite0_imagenet.npz"
+    assert Grid(run).model("cs3a", "efficientnet_lite0").inputs["weights"] == own / "efficientnet_lite0_imagenet.npz"
+    assert run.imagenet_weights("vgg16") is None
+
+
 def test_a_k_trained_for_profile_paper_does_not_take_the_authors_file_name(make_run, home, monkeypatch):
     monkeypatch.setattr(setup, "WEIGHTS_FOLDER", home / "weights")
     (home / "weights").mkdir()

@@ -7,6 +7,8 @@ from golden_files import layouts
 
 from unmask_tf.errors import InputError
 from unmask_tf.mrcnn.architecture import config_of_weights, read_architecture
+from unmask_tf.mrcnn.config import preset
+from unmask_tf.mrcnn.model import MaskRCNN
 from unmask_tf.mrcnn.weights import save_weights
 from unmask_tf.taxonomy import UNMASK
 
@@ -43,6 +45,17 @@ def test_a_slim_k_is_told_too(detector, tmp_path):
         "FPN_CLASSIF_FC_LAYERS_SIZE": 8,
         "MASK_FEATURES": 4,
     }
+
+
+@pytest.mark.parametrize("backbone", ["mobilenet_v2", "efficientnet_lite0"])
+def test_a_k_for_photographs_is_told_and_gets_its_preset(backbone, tiny_config, taxonomy, tmp_path):
+    config = tiny_config(BACKBONE=backbone, TRAIN_BN=False)
+    save_weights(MaskRCNN("inference", config, tmp_path).keras_model, tmp_path / "k.h5")
+    assert read_architecture(tmp_path / "k.h5")["BACKBONE"] == backbone
+    found, photos = config_of_weights(tmp_path / "k.h5", taxonomy), preset("photos")
+    assert backbone == found.BACKBONE
+    assert found.RPN_FEATURES == config.RPN_FEATURES
+    assert (found.IMAGE_MAX_DIM, found.RPN_ANCHOR_SCALES) == (photos.IMAGE_MAX_DIM, photos.RPN_ANCHOR_SCALES)
 
 
 def test_the_released_k_gets_the_released_settings(tmp_path):

@@ -40,8 +40,16 @@ def _application(architecture: str, classes: int, **arguments) -> keras.Model:
     return application(architecture, classes, **arguments)
 
 
+def _efficientnet_lite0(classes: int, **arguments) -> keras.Model:
+    from unmask_tf.classifiers.efficientnet import efficientnet_lite0_classifier
+
+    return efficientnet_lite0_classifier(classes, **arguments)
+
+
+_APPLICATIONS = ("resnet50", "resnet101", "densenet121", "vgg16", "mobilenet_v2", "efficientnet_b0")
+
 CLASSIFIERS: dict[str, Builder] = {
-    name: functools.partial(_application, name)
-    for name in ("resnet50", "resnet101", "densenet121", "vgg16", "mobilenet_v2", "efficientnet_b0")
+    **{name: functools.partial(_application, name) for name in _APPLICATIONS},
+    "efficientnet_lite0": _efficientnet_lite0,
 }
 """Architecture -> its builder. The paper's are `resnet50` and `densenet121`."""

@@ -81,7 +81,7 @@ class Grid:
             inputs["benign"] = self.model(class_set, architecture)
         elif config.weights not in ("random", "imagenet"):
             inputs["weights"] = Path(config.weights)
-        elif own := self.run.own_weights(f"{architecture}_imagenet.weights.h5"):
+        elif own := self.run.imagenet_weights(architecture):
             inputs["weights"] = own
         settings = train_m.Settings(
             architecture=architecture,

@@ -62,10 +62,14 @@ class Run:
         names = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
         return annotations, Files(folder, tuple(names))
 
-    def own_weights(self, name: str) -> Path | None:
-        """A weights file of the data folder's own, or of mask_rcnn_weights/."""
-        places = (self.root / "weights" / name, WEIGHTS_FOLDER / name)
-        return next((path for path in places if path.is_file()), None)
+    def own_weights(self, *names: str) -> Path | None:
+        """The first weights file of these names in the data folder's own, else in mask_rcnn_weights/."""
+        folders = (self.root / "weights", WEIGHTS_FOLDER)
+        return next((folder / name for folder in folders for name in names if (folder / name).is_file()), None)
+
+    def imagenet_weights(self, architecture: str) -> Path | None:
+        """M's ImageNet weights where there is a file of them: Keras' `.weights.h5`, or `.npz` of a PyTorch release."""
+        return self.own_weights(*(f"{architecture}_imagenet{suffix}" for suffix in (".weights.h5", ".npz")))
 
 
 def prepare(
