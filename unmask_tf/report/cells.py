@@ -7,7 +7,12 @@ from collections.abc import Iterable, Mapping
 from unmask_tf.experiment.rows import RowSet
 
 # Name -> label, in the paper's order. A name that is not here is shown as it is.
-MODELS = {"resnet50": "ResNet50", "densenet121": "DenseNet121", "mobilenet_v2": "MobileNetV2"}
+MODELS = {
+    "resnet50": "ResNet50",
+    "densenet121": "DenseNet121",
+    "mobilenet_v2": "MobileNetV2",
+    "efficientnet_lite0": "EfficientNet-Lite0",
+}
 CLASS_SETS = {"cs3a": "CS3a", "cs3b": "CS3b", "cs5a": "CS5a", "cs5b": "CS5b"}
 ATTACKS = {"none": "No attack", "pgd_linf": "PGD-L∞", "pgd_l2": "PGD-L2", "mia_linf": "MIA-L∞", "mia_l2": "MIA-L2"}
 DEFENCES = {"none": "None", "at": "AT", "at_madry": "AT-Madry", "um": "UM", "algorithm1": "Alg. 1"}

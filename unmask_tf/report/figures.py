@@ -32,8 +32,8 @@ _DEFENCE_COLOURS = dict(zip(DEFENCES, ("#999999", "#E69F00", "#F0D9A0", "#0072B2
 _OTHER_COLOURS = ("#009E73", "#CC79A7", "#000000", "#7F7F7F")
 # Light to dark with rising epsilon.
 _EPSILON_COLOURS = ("#DCE9F5", "#B3D0E8", "#7FB3D9", "#4A90C2", "#1F6AA5", "#0B3C68")
-_MODEL_LINES = dict(zip(MODELS, ("-", (0, (4, 1.5)), (0, (1, 1))), strict=True))
-_OTHER_LINES = ((0, (4, 1.5, 1, 1.5)), (0, (6, 1)))
+_MODEL_LINES = dict(zip(MODELS, ("-", (0, (4, 1.5)), (0, (1, 1)), (0, (4, 1.5, 1, 1.5))), strict=True))
+_OTHER_LINES = ((0, (6, 1)), (0, (3, 1, 1, 1, 1, 1)))
 _RING = {"markersize": 10, "fillstyle": "none"}
 
 
