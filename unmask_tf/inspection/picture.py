@@ -31,7 +31,7 @@ _DPI = 110
 _BOXES = 3  # drawn of a part: more than that hide the photograph
 _LABELS = 17  # one above the other in a margin
 _THUMBNAIL = 480
-_HEIGHT, _PHOTO, _VIEW = 7.6, 3.0, 5.6  # inches
+_HEIGHT, _PHOTO, _VIEW = 7.6, 3.0, 5.7  # inches
 _ALIGNED = 62  # letters of a line of part names
 
 
@@ -112,14 +112,14 @@ def _draw_view(
     """What M says, K's boxes, the aligned parts, the similarities and the verdict."""
     inch = width / _VIEW
     colour = UNEXPECTED if verdict.adversarial else AGREES
-    centre = left + width / 2
+    centre = left + 2.75 * inch
     figure.text(centre, 7.25 / _HEIGHT, title, fontsize=11, weight="bold", color=_INK, ha="center")
     figure.text(centre, 6.92 / _HEIGHT, judgement(verdict), fontsize=10.5, weight="bold", color=colour, ha="center")
-    axis = _axis(figure, left + 1.0 * inch, 3.6 * inch, 3.2, 3.6)
+    axis = _axis(figure, left + 1.0 * inch, 3.5 * inch, 3.25, 3.5)
     axis.imshow(pixels, interpolation="bilinear")
     axis.set_axis_off()
     _draw_parts(axis, verdict, len(pixels))
-    _write_parts(_axis(figure, left + 0.35 * inch, 4.95 * inch, 1.85, 1.2), verdict)
+    _write_parts(_axis(figure, left + 0.35 * inch, 4.95 * inch, 1.9, 1.2), verdict)
     _draw_similarities(_axis(figure, left + 1.0 * inch, 3.2 * inch, 0.5, 1.15), verdict, threshold)
 
 
@@ -168,15 +168,23 @@ def _line(part: str, verdict: Verdict) -> dict[str, Any]:
 
 
 def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Places at least `gap` apart, near the wanted ones (rising) and in [low, high], where they all fit into it."""
-    places: list[float] = []
-    for value in wanted:
-        places.append(max(value, places[-1] + gap if places else low))
-    limit = high
-    for i in reversed(range(len(places))):
-        places[i] = min(places[i], limit)
-        limit = places[i] - gap
-    return places
+    """Places at least `gap` apart, as near to the wanted ones (rising) as can be in least squares.
+
+    They lie in [low, high] where they all fit into it; otherwise they start at `low`.
+    """
+    # Without the gaps they need only rise: neighbours that do not are pooled to their mean.
+    pools: list[list[float]] = []
+    for i, value in enumerate(wanted):
+        pools.append([value - i * gap])
+        while len(pools) > 1 and _mean(pools[-2]) > _mean(pools[-1]):
+            pools[-2:] = [pools[-2] + pools[-1]]
+    level = [_mean(pool) for pool in pools for _ in pool]
+    highest = high - (len(wanted) - 1) * gap
+    return [max(low, min(value, highest)) + i * gap for i, value in enumerate(level)]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
 
 
 def _write_parts(axis: Axes, verdict: Verdict) -> None:
@@ -201,33 +209,23 @@ def _draw_similarities(axis: Axes, verdict: Verdict, threshold: float) -> None:
     """The Jaccard similarity with every class's parts; M's is compared with the threshold."""
     names, limit = list(verdict.scores), 1.0 - threshold
     colour = UNEXPECTED if verdict.adversarial else AGREES
+    halo = [withStroke(linewidth=2.0, foreground="white")]
     for i, name in enumerate(names):
-        own = name == verdict.predicted_class
-        axis.barh(i, verdict.scores[name], 0.62, color=colour if own else _BAR)
-        note = f"{verdict.scores[name]:.2f}"
-        note += "  M's answer" if own else ""
-        note += "  corrected class" if verdict.adversarial and name == verdict.final_class else ""
-        marked = own or (verdict.adversarial and name == verdict.final_class)
-        axis.text(
-            verdict.scores[name] + 0.012,
-            i,
-            note,
-            va="center",
-            fontsize=8,
-            color=_INK,
-            weight="bold" if marked else "normal",
-        )
+        own, corrected = name == verdict.predicted_class, verdict.adversarial and name == verdict.final_class
+        axis.barh(i, verdict.scores[name], 0.62, color=colour if own else AGREES if corrected else _BAR)
+        note = f"{verdict.scores[name]:.2f}{'  what M says' * own}{'  corrected class' * corrected}"
+        style = {"fontsize": 8, "color": _INK, "weight": "bold" if own or corrected else "normal", "va": "center"}
+        axis.text(verdict.scores[name] + 0.012, i, note, path_effects=halo, **style)
     axis.set_yticks(range(len(names)), names, fontsize=8)
     axis.set(xlim=(0, 1), ylim=(len(names) - 0.5, -0.5))
     axis.spines[["top", "right"]].set_visible(False)
     axis.tick_params(length=0, labelsize=8)
+    above, label = max(limit, 0.0), "this threshold doubts no image"
     if limit >= 0:
         axis.axvspan(0, limit, color=UNEXPECTED, alpha=0.10, linewidth=0, zorder=0)
-        axis.axvline(limit, color=_INK, linestyle="--", linewidth=1.0)
-        label = f"threshold {limit:.2f}: M's class is doubted at or below it"
-        axis.text(limit, -0.62, label, fontsize=7.5, color=_INK, va="bottom", ha="left")
-    else:
-        axis.text(0, -0.62, "this threshold doubts no image", fontsize=7.5, color=_INK, va="bottom")
+        axis.axvline(limit, color=_INK, linestyle="--", linewidth=1.0, zorder=1.5)
+        label = f"threshold {limit:.2f}: M is doubted at or below it"
+    axis.text(above, -0.62, label, fontsize=7.5, color=_INK, va="bottom", ha="left" if above < 0.5 else "right")
     axis.set_xlabel("similarity of the seen parts with each class's (Jaccard)", fontsize=8)
 
 
