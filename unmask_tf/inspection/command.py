@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -83,6 +84,9 @@ def _inspect(
     from unmask_tf.experiment.setup import ROOT
 
     started = time.perf_counter()
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "2":
+        # oneDNN calls it an error that a processor lacks AVX-512, and would say so between the answers.
+        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     quiet_and_deterministic(0)
     from unmask_tf.inspection.system import read_photo
 
