@@ -65,6 +65,12 @@ def test_the_attacked_image_stands_beside_it_with_its_own_verdict():
     assert figure.get_figwidth() > draw(look(verdict(0, BIRD)), "robin.jpg", 0.75).get_figwidth()
 
 
+def test_an_attack_that_changes_nothing_is_drawn_too():
+    benign = verdict(0, BIRD)
+    same = Look(np.zeros((40, 60, 3), np.uint8), np.zeros((32, 32, 3), np.uint8), benign, np.zeros((32, 32, 3)), benign)
+    assert "The attack added nothing." in texts(draw(same, "robin.jpg", 0.75))
+
+
 def test_the_words_of_a_verdict():
     assert judgement(verdict(0, BIRD)) == "M says bird: benign"
     assert judgement(verdict(2, ("beak",))) == "M says person: adversarial; the parts say bird"

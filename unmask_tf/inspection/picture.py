@@ -99,11 +99,13 @@ def _draw_photo(figure: Figure, look: Look, name: str, captions: Sequence[str], 
     figure.text(left / width, (6.95 - high) / _HEIGHT, "\n".join(lines), **style)
     if look.attacked is not None:
         difference = look.attacked - look.seen / np.float32(255)
-        largest = float(np.abs(difference).max()) or 1.0
+        largest = float(np.abs(difference).max())
+        gain = 0.5 / largest if largest else 0.0
         axis = _axis(figure, left / width, 2.1 / width, 0.5, 2.1)
-        axis.imshow(0.5 + difference * (0.5 / largest), interpolation="nearest")
+        axis.imshow(0.5 + gain * difference, interpolation="nearest")
         axis.set_axis_off()
-        figure.text(left / width, 2.85 / _HEIGHT, f"What the attack added, x{0.5 / largest:.0f}", **style)
+        added = f"What the attack added, x{gain:.0f}" if gain else "The attack added nothing."
+        figure.text(left / width, 2.85 / _HEIGHT, added, **style)
 
 
 def _draw_view(
