@@ -80,14 +80,8 @@ def _inspect(
     **choice: Any,
 ) -> int:
     """Returns the exit status. What is wrong with one image is told at the end, and the others are inspected."""
-    from unmask_tf.experiment.quiet import quiet_and_deterministic
-    from unmask_tf.experiment.setup import ROOT
-
     started = time.perf_counter()
-    if os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "2":
-        # oneDNN calls it an error that a processor lacks AVX-512, and would say so between the answers.
-        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    quiet_and_deterministic(0)
+    from unmask_tf.experiment.setup import ROOT
     from unmask_tf.inspection.system import read_photo
 
     threat, folder = _threat(attack, epsilon), out or ROOT / "results" / "inspect"
@@ -100,7 +94,7 @@ def _inspect(
         except InputError as error:
             records.append({"file": str(path), "error": str(error)})
             continue
-        if system is None:
+        if system is None:  # not before, so that a mistyped name is told at once
             system, ready = _system(threat, **choice), time.perf_counter()
         look = system.look(photo)
         record = {"file": str(path), "benign": _verdict(look.benign)}
@@ -150,9 +144,14 @@ def _system(
     k_weights: Path | None,
     threshold: float | None,
 ) -> System:
+    from unmask_tf.experiment.quiet import quiet_and_deterministic
     from unmask_tf.experiment.setup import WEIGHTS_FOLDER
     from unmask_tf.inspection.system import System, released_m
 
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "2":
+        # oneDNN calls it an error that a processor lacks AVX-512, and would say so between the answers.
+        os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    quiet_and_deterministic(0)
     if m_weights is None:
         preferred = CLASS_SET, _PROFILE.architectures[0]
         m_weights = released_m(WEIGHTS_FOLDER, class_set, architecture, preferred)

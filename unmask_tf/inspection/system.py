@@ -141,9 +141,6 @@ class System:
         """Classifies and aligns a photograph, uint8 (H, W, 3), and where there is a threat model, attacks it as well.
 
         The attack knows M alone, and leads away from what M says of the benign image.
-
-        Raises:
-            InputError: M returns NaN.
         """
         seen = np.ascontiguousarray(resize_and_crop(photo, self.size))
         (benign,) = self.unmask.predict(seen[None])
