@@ -6,6 +6,7 @@ DATA      ?=
 LIMIT     ?=
 K_WEIGHTS ?=
 RECIPE    ?=
+IMAGE     ?=
 WORKERS   ?=
 RAY       ?=
 PLUGINS   ?=
@@ -65,15 +66,15 @@ RUN    = --profile '$(PROFILE)' $(if $(DATA),--data '$(DATA)') $(if $(LIMIT),--l
 HAVE_GPU = $(shell nvidia-smi -L 2>/dev/null | head -n 1)
 MARKS    = not slow$(if $(UNMASK_PHOTOS),, and not photos)$(if $(HAVE_GPU),, and not gpu)
 
-STAGES := data train-k evaluate-k train-m adversarial-training attack evaluate tables figures report compare reproduce study contact-sheet versions
-.PHONY: help setup $(STAGES) bench bench-attacks notebooks golden test test-kernels lint clean bench-k bench-k-training
+STAGES := data train-k evaluate-k train-m adversarial-training attack evaluate tables figures report compare reproduce study release-m contact-sheet versions
+.PHONY: help setup $(STAGES) inspect demo bench bench-attacks notebooks golden test test-kernels lint clean bench-k bench-k-training
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
 help: ## list the targets
 	@echo 'make TARGET [PROFILE=mini|mini-full|photos|paper] [DATA=folder] [LIMIT=images] [K_WEIGHTS=file] [WORKERS=n]'
 	@echo '            [RAY=auto|address] [PLUGINS=module] [CLASS_SETS=a,b] [ARCHITECTURES=a,b] [ATTACKS=a,b] [DEFENCES=a,b]'
-	@echo '            [EXTRACTOR=name] [AT_EPOCHS=n] [EXTRA=options]'
+	@echo '            [EXTRACTOR=name] [AT_EPOCHS=n] [IMAGE="files"] [EXTRA=options]'
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
 		while IFS='|' read -r name text; do printf '  %-20s %s\n' "$$name" "$$text"; done
 
@@ -130,6 +131,15 @@ compare: setup ## compare the results with the paper's; with K_WEIGHTS=file, tha
 
 study: setup ## M's accuracy under the four presets of the attacks: where the paper's numbers come from
 	$(UNMASK) study $(RUN)
+
+inspect: setup ## look at photographs (IMAGE="a.jpg b.png"): parts, verdict, one picture each in results/inspect
+	$(UNMASK) inspect $(IMAGE) $(if $(K_WEIGHTS),--k-weights '$(K_WEIGHTS)') $(EXTRA)
+
+demo: setup ## the same with photographs that the installed packages bundle, benign and attacked
+	$(UNMASK) demo $(if $(K_WEIGHTS),--k-weights '$(K_WEIGHTS)') $(EXTRA)
+
+release-m: setup ## write evaluated M's, with their thresholds, to mask_rcnn_weights/ (EXTRA="--out folder")
+	$(UNMASK) release-m $(RUN)
 
 notebooks: setup ## execute the notebooks; copies with outputs go to results/PROFILE/notebooks
 	@mkdir -p 'results/$(PROFILE)/notebooks'

@@ -2,6 +2,7 @@
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # As the command line does (`experiment.quiet.import_quietly`): trainings repeat to the last bit.
@@ -9,3 +10,22 @@ os.environ.setdefault("TF_NUM_INTEROP_THREADS", "1")
 
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
+
+
+@pytest.fixture(scope="session")
+def tiny_release(tmp_path_factory):
+    """A tiny run with an evaluated MobileNetV2 of cs3a and the shipped K of profile mini, and the M released from it.
+
+    Returns the run, and the released file in a folder of its own.
+    """
+    from unmask_tf.experiment.grid import BENIGN, Grid
+    from unmask_tf.experiment.release import release_m
+    from unmask_tf.experiment.runner import InThisProcess
+    from unmask_tf.experiment.runner import run as run_steps
+    from unmask_tf.experiment.tiny import tiny_run
+
+    folder = tmp_path_factory.mktemp("release")
+    run = tiny_run(folder)
+    run_steps([Grid(run).answer("cs3a", "mobilenet_v2", "algorithm1", *BENIGN)], run.folder, crew=InThisProcess())
+    (path,) = release_m(run, folder / "weights")
+    return run, path

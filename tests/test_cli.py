@@ -21,7 +21,7 @@ REPOSITORY = Path(__file__).parents[1]
 FAKE_SCIENCE = REPOSITORY / "tests" / "experiment"
 STAGES = {
     *("data", "train-k", "evaluate-k", "train-m", "attack", "evaluate", "tables", "figures", "report", "compare"),
-    *("reproduce", "adversarial-training", "study"),
+    *("reproduce", "adversarial-training", "study", "release-m"),
 }
 OPTIONS = {
     *("profile", "data", "limit", "k-weights", "results", "class-sets", "architectures", "attacks", "defences"),
@@ -64,7 +64,7 @@ def error_of(capsys, *arguments):
 
 
 def test_there_is_a_command_for_every_stage():
-    assert set(cli.commands) == STAGES | {"contact-sheet", "versions", "tiny"}
+    assert set(cli.commands) == STAGES | {"inspect", "demo", "contact-sheet", "versions", "tiny"}
     for stage in STAGES:
         names = {option.lstrip("-") for parameter in cli.commands[stage].params for option in parameter.opts}
         assert names >= OPTIONS, stage
@@ -73,7 +73,7 @@ def test_there_is_a_command_for_every_stage():
 def test_help_imports_no_heavy_library():
     script = (
         "import sys; from unmask_tf.cli import main\n"
-        "for arguments in (['--help'], ['reproduce', '--help']):\n"
+        "for arguments in (['--help'], ['inspect', '--help'], ['reproduce', '--help']):\n"
         "    main(arguments)\n"
         "print('loaded:', sorted({'tensorflow', 'keras', 'torch', 'numpy', 'pandas', 'matplotlib'} & set(sys.modules)))"
     )
@@ -195,6 +195,15 @@ def test_a_limit_too_small_is_refused(capsys, data, limit):
 def test_missing_weights_of_k_are_named(capsys, data, tmp_path):
     message = error_of(capsys, "evaluate", "--data", data, "--k-weights", tmp_path / "k.h5", "--results", tmp_path)
     assert str(tmp_path / "k.h5") in message
+
+
+def test_a_release_of_what_was_never_evaluated_is_refused(capsys, data, tmp_path):
+    (tmp_path / "k.h5").write_bytes((REPOSITORY / "mask_rcnn_weights" / "unmask_k_mini.h5").read_bytes())
+    where = ["--data", data, "--results", tmp_path / "results", "--k-weights", tmp_path / "k.h5"]
+    message = error_of(capsys, "release-m", *where, "--out", tmp_path / "out")
+    assert "no finished result of train_m cs3a_resnet50_none" in message
+    assert "make evaluate PROFILE=mini" in message
+    assert not (tmp_path / "out").exists()
 
 
 def test_tables_without_rows_say_what_to_run(capsys, tmp_path):

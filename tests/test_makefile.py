@@ -13,11 +13,12 @@ REPOSITORY = Path(__file__).parents[1]
 TARGETS = [
     *("help", "setup", "data", "train-k", "evaluate-k", "train-m", "attack", "evaluate", "tables", "figures", "report"),
     *("reproduce", "compare", "notebooks", "test", "lint", "bench", "clean", "golden", "contact-sheet"),
+    *("inspect", "demo", "release-m"),
     *("adversarial-training", "study", "bench-k", "bench-k-training", "bench-attacks", "versions", "test-kernels"),
 ]
 RUN_TARGETS = [
     *("data", "train-k", "evaluate-k", "train-m", "attack", "evaluate", "tables", "figures", "report", "reproduce"),
-    *("compare", "adversarial-training", "study"),
+    *("compare", "adversarial-training", "study", "release-m"),
 ]
 OPTIONS = {
     "PROFILE": ("photos", "--profile"),
@@ -74,7 +75,7 @@ def test_help_lists_every_target_with_a_text():
 
 def test_help_names_every_option():
     before_the_list = make("help").stdout.split("\n  help")[0]
-    assert set(re.findall(r"\[([A-Z_]+)=", before_the_list)) == {*OPTIONS, "EXTRA"}
+    assert set(re.findall(r"\[([A-Z_]+)=", before_the_list)) == {*OPTIONS, "IMAGE", "EXTRA"}
 
 
 def test_help_is_the_default_target():
@@ -114,6 +115,12 @@ def test_the_recipe_reaches_adversarial_training_alone():
     line = make("-n", "adversarial-training", "RECIPE=madry", "LIMIT=30").stdout.splitlines()[-1]
     assert " ".join(line.split()).endswith("adversarial-training --profile 'mini' --limit '30' --recipe 'madry'")
     assert "madry" not in make("-n", "reproduce", "RECIPE=madry").stdout
+
+
+def test_images_to_inspect_and_their_options_reach_the_command():
+    line = make("-n", "inspect", "IMAGE='my dog.jpg' b.png", "K_WEIGHTS=k.h5", "EXTRA=--json").stdout.splitlines()[-1]
+    assert line.endswith("-m unmask_tf inspect 'my dog.jpg' b.png --k-weights 'k.h5' --json")
+    assert make("-n", "demo", "EXTRA=--json").stdout.splitlines()[-1].split()[-3:] == ["unmask_tf", "demo", "--json"]
 
 
 def test_without_options_the_profile_is_mini():

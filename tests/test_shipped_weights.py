@@ -11,6 +11,7 @@ from unmask_tf.config import PROFILES
 from unmask_tf.data.settings import SyntheticConfig
 from unmask_tf.errors import InputError
 from unmask_tf.experiment.setup import WEIGHTS_FOLDER, listed_sha256, verify_weights
+from unmask_tf.files import sha256
 from unmask_tf.mrcnn.part_names import part_names
 from unmask_tf.taxonomy import UNMASK, Taxonomy
 
@@ -20,7 +21,8 @@ PHOTOS = Path(os.environ.get("UNMASK_PHOTOS") or "no photographs")
 
 def test_the_list_names_what_is_shipped():
     lines = (WEIGHTS_FOLDER / "SHA256SUMS").read_text(encoding="utf-8").splitlines()
-    assert {line.split()[1] for line in lines} == set(SHIPPED)
+    present = {path.name for path in WEIGHTS_FOLDER.glob("unmask_m_*.weights.h5")}
+    assert {line.split()[1] for line in lines} == {*SHIPPED, *present}
     assert {profile: PROFILES[profile].part_detector.weights for profile in SHIPPED.values()} == {
         profile: name for name, profile in SHIPPED.items()
     }
@@ -40,6 +42,24 @@ def test_a_shipped_file_is_the_listed_one_and_fits_its_preset(name, profile):
     report = model.load_weights(path)
     assert report.loaded
     assert not (report.missing or report.unexpected or report.mismatched)
+
+
+def test_every_shipped_m_is_small_and_was_calibrated_with_the_shipped_k():
+    from unmask_tf.classifiers.build import load_classifier
+    from unmask_tf.defense.calibration import Calibration
+    from unmask_tf.experiment.release import LARGEST, released
+
+    for (class_set, architecture), path in released(WEIGHTS_FOLDER).items():
+        verify_weights(path)
+        assert path.stat().st_size <= LARGEST
+        model, metadata = load_classifier(path)
+        found = Calibration.from_metadata(metadata, path.name)
+        assert (found.class_set, metadata["architecture"]) == (class_set, architecture)
+        assert found.k_sha256 == sha256(WEIGHTS_FOLDER / found.k_file), path.name
+        assert found.taxonomy.parts == part_names(WEIGHTS_FOLDER / found.k_file)
+        assert 0 < found.threshold <= 1, "a threshold above 1 flags nothing"
+        assert found.max_fpr == 0.05
+        assert all(variable.dtype == "float32" for variable in model.variables)
 
 
 def test_a_file_that_is_not_the_listed_one_is_refused_and_an_unlisted_one_is_nobodys(tmp_path):

@@ -14,6 +14,7 @@ from unmask_tf import __version__
 from unmask_tf.classifiers.settings import RECIPES
 from unmask_tf.config import PROFILES
 from unmask_tf.errors import InputError
+from unmask_tf.inspection.command import demo, inspect
 from unmask_tf.memory import keep_freed_memory
 
 if TYPE_CHECKING:
@@ -52,6 +53,10 @@ def _run_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.version_option(__version__, prog_name="unmask_tf")
 def cli() -> None:
     """UnMask: detect and undo adversarial attacks by the parts an image shows."""
+
+
+cli.add_command(inspect)
+cli.add_command(demo)
 
 
 def _prepared(options: dict[str, Any]) -> Run:
@@ -190,6 +195,19 @@ def train_k(**options: Any) -> None:
         path = target
     write_json(path.with_suffix(".log.json"), output.header()["info"]["log"])
     click.echo(f"[train-k] {path} (use it with K_WEIGHTS=file)")
+
+
+@cli.command("release-m")
+@_run_options
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for the files; default: mask_rcnn_weights/.")
+def release_m(out: Path | None, **options: Any) -> None:
+    """Write each M of a finished run, with the threshold chosen for it and K, for `inspect` to use."""
+    from unmask_tf.experiment.release import release_m as release
+    from unmask_tf.experiment.setup import WEIGHTS_FOLDER
+
+    for path, calibration in release(_prepared(options), out or WEIGHTS_FOLDER).items():
+        with_k = f"with {calibration.k_file} flags at most {calibration.max_fpr:.0%} of the benign"
+        click.echo(f"[release-m] {path}: threshold {calibration.threshold:.4f}, which {with_k}")
 
 
 @cli.command("adversarial-training")
@@ -338,11 +356,11 @@ def contact_sheet(out: Path | None) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs a command; returns the exit code: 0, 2 for input a user can fix, 130 when interrupted."""
+    """Runs a command; returns the exit code: the command's own, 2 for input a user can fix, 130 when interrupted."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     keep_freed_memory()
     try:
-        cli.main(args=arguments, prog_name="unmask_tf", standalone_mode=False)
+        return cli.main(args=arguments, prog_name="unmask_tf", standalone_mode=False) or 0
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -352,4 +370,3 @@ def main(arguments: list[str] | None = None) -> int:
     except (KeyboardInterrupt, click.Abort):
         print("\ninterrupted; the same command goes on from here", file=sys.stderr)
         return 130
-    return 0

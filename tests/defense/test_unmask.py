@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from unmask_tf.data.pixels import to_8bit
+from unmask_tf.defense.extract import PartSeen
 from unmask_tf.defense.unmask import UnMask, Verdict
 from unmask_tf.errors import InputError
 from unmask_tf.taxonomy import UNMASK, Taxonomy
@@ -56,6 +57,14 @@ def test_a_benign_image_keeps_m_s_class():
         final_class="bird",
         scores={"person": 0.0, "dog": 1 / 12, "bird": 1 / 3},
     )
+
+
+def test_a_verdict_holds_what_the_extractor_returned_and_equals_one_with_the_same_parts_elsewhere():
+    here, there = {"beak": PartSeen(0.9, ((0, 0, 2, 2),))}, {"beak": PartSeen(0.4, ((1, 1, 3, 3),))}
+    (first,), (second,) = (unmask(StubM(0), StubK(found)).predict(images(1)) for found in (here, there))
+    assert first.extraction is here
+    assert first.extracted_parts == {"beak"}
+    assert first == second
 
 
 def test_an_adversarial_image_gets_the_best_fitting_class():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from unmask_tf.errors import InputError
 from unmask_tf.taxonomy import Taxonomy
 
 if TYPE_CHECKING:  # it imports Keras, which Algorithm 1 does not need
-    from unmask_tf.defense.extract import Extractor
+    from unmask_tf.defense.extract import Extraction, Extractor
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class Verdict:
         final_class: M's class where the image is judged benign, else the best-fitting class; None where the image
             is judged adversarial and no class of the set shares a part with it.
         scores: JS(f_r, V[c]) per class, in the class set's order.
+        extraction: the extracted parts with their scores and boxes, as K returned them.
     """
 
     predicted_class: str
@@ -48,6 +49,7 @@ class Verdict:
     adversarial: bool
     final_class: str | None
     scores: Mapping[str, float]
+    extraction: Extraction = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True)
@@ -117,34 +119,35 @@ class UnMask:
         """
         if self.threshold is None:
             raise ValueError("UnMask has no threshold yet. Choose one: unmask = unmask.calibrate(benign_images)")
-        predicted, extracted, fit, distance = self._aligned(images)
+        predicted, found, fit, distance = self._aligned(images)
         members = self.taxonomy.members(self.class_set)
         adversarial = detect(distance, self.threshold)
         return [
             Verdict(
                 predicted_class=predicted[i],
-                extracted_parts=extracted[i],
+                extracted_parts=frozenset(found[i]),
                 expected_parts=self.taxonomy.expected(predicted[i]),
                 similarity=float(fit[i, members.index(predicted[i])]),
                 distance=float(distance[i]),
                 adversarial=bool(adversarial[i]),
                 final_class=best if adversarial[i] else predicted[i],
                 scores=dict(zip(members, fit[i].tolist(), strict=True)),
+                extraction=found[i],
             )
             for i, best in enumerate(best_fit(fit, members))
         ]
 
-    def _aligned(self, images: np.ndarray) -> tuple[list[str], list[frozenset[str]], np.ndarray, np.ndarray]:
-        """M's classes, K's part sets, JS(f_r, V[c]) per class of the set (N, C), and the distances d (N,)."""
+    def _aligned(self, images: np.ndarray) -> tuple[list[str], list[Extraction], np.ndarray, np.ndarray]:
+        """M's classes, what K sees, JS(f_r, V[c]) per class of the set (N, C), and the distances d (N,)."""
         for_m, for_k = _checked_images(images)
         labels, members = self.taxonomy.labels(self.class_set), self.taxonomy.members(self.class_set)
         predicted = [labels[label] for label in self._classify(for_m, len(labels))]
-        extracted = [frozenset(parts) for parts in self.extractor.extract(for_k)]
-        if len(extracted) != len(for_k):
-            raise ValueError(f"the extractor returned {len(extracted)} part sets for {len(for_k)} images.")
-        fit = similarities(extracted, self.taxonomy, members)
+        found = list(self.extractor.extract(for_k))
+        if len(found) != len(for_k):
+            raise ValueError(f"the extractor returned {len(found)} part sets for {len(for_k)} images.")
+        fit = similarities([frozenset(parts) for parts in found], self.taxonomy, members)
         similarity = predicted_similarity(fit, np.array([members.index(name) for name in predicted]))
-        return predicted, extracted, fit, detection_scores(similarity)
+        return predicted, found, fit, detection_scores(similarity)
 
     def _classify(self, images: np.ndarray, classes: int) -> np.ndarray:
         """M's label per image, int64 (N,)."""

@@ -17,6 +17,8 @@ from unmask_tf.taxonomy import UNMASK, Taxonomy
 
 ROOT = Path(__file__).parents[2]
 WEIGHTS_FOLDER = ROOT / "mask_rcnn_weights"
+SUMS = "SHA256SUMS"
+"""The list of shipped files, beside them."""
 
 
 @dataclass(frozen=True)
@@ -192,7 +194,7 @@ def verify_weights(weights: Path) -> None:
 
 def listed_sha256(weights: Path) -> str | None:
     """What the SHA256SUMS beside a weights file says of it."""
-    sums = weights.parent / "SHA256SUMS"
+    sums = weights.parent / SUMS
     for line in sums.read_text(encoding="utf-8").splitlines() if sums.is_file() else ():
         expected, _, name = line.partition(" ")
         if name.strip().lstrip("*") == weights.name:

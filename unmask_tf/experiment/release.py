@@ -1,0 +1,129 @@
+"""Releases trained classifiers M: weights, and with them the threshold and the K that it was chosen with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from unmask_tf.classifiers import CLASSIFIERS
+from unmask_tf.defense.calibration import Calibration, of_class_set
+from unmask_tf.errors import InputError
+from unmask_tf.experiment.grid import BENIGN, Grid
+from unmask_tf.experiment.publish import finished
+from unmask_tf.experiment.setup import SUMS, Run
+from unmask_tf.experiment.step import Output, Step
+from unmask_tf.files import sha256, write_text
+from unmask_tf.mrcnn.part_names import part_names
+
+LARGEST = 15_000_000
+"""Bytes of a released M's float32 weights, at most: the files are kept in the repository."""
+
+
+def released_name(class_set: str, architecture: str) -> str:
+    """File name of a released M."""
+    return f"unmask_m_{class_set}_{architecture}.weights.h5"
+
+
+def released(folder: Path) -> dict[tuple[str, str], Path]:
+    """(class set, architecture) -> file, of the released M's in a folder."""
+    return {
+        (path.name.removeprefix("unmask_m_").removesuffix(f"_{architecture}.weights.h5"), architecture): path
+        for architecture in CLASSIFIERS
+        for path in folder.glob(released_name("*", architecture))
+    }
+
+
+def release_m(run: Run, folder: Path) -> dict[Path, Calibration]:
+    """Writes each benign M of a finished run with the threshold of `algorithm1`, and refreshes the folder's SHA256SUMS.
+
+    Nothing is trained or evaluated, and nothing is written unless all fit together.
+
+    Args:
+        run: its profile names the class sets and architectures; `evaluate` was run on it with `algorithm1`.
+        folder: where the files go.
+
+    Returns:
+        File -> what it says of its defence.
+
+    Raises:
+        InputError: a step is not finished, K knows other parts than the data, M is too large, or a file cannot be
+            written.
+    """
+    from unmask_tf.classifiers.build import save_classifier
+
+    grid, detector = Grid(run), run.profile.part_detector
+    if detector.extractor != "mask_rcnn":
+        raise InputError(
+            f"the part extractor is '{detector.extractor}'. Only mask_rcnn has weights to name in a release."
+        )
+    weights = grid.k_weights()
+    k = weights if isinstance(weights, Path) else _finished(run, weights)
+    _refuse_other_parts(k, run.taxonomy.parts)
+    made = {setup: _made(grid, *setup, k) for setup in grid.setups}
+    written = {}
+    for setup, (model, metadata, calibration) in made.items():
+        path = folder / released_name(*setup)
+        # The model was built anew, so the file holds weights and no state of an optimizer.
+        save_classifier(model, path, metadata | calibration.to_metadata())
+        _list_sum(path)
+        written[path] = calibration
+    return written
+
+
+def _made(grid: Grid, class_set: str, architecture: str, k: Path) -> tuple[Any, dict[str, Any], Calibration]:
+    """A trained M, the metadata of its file, and its calibration."""
+    from unmask_tf.classifiers.build import load_classifier
+
+    run = grid.run
+    trained = _finished(run, grid.model(class_set, architecture))
+    answers = _finished(run, grid.answer(class_set, architecture, "algorithm1", *BENIGN))
+    chosen = Output(answers, "").header()["info"]["rows"]["threshold"]
+    calibration = Calibration(
+        class_set=class_set,
+        taxonomy=of_class_set(run.taxonomy, class_set),
+        threshold=chosen["value"],
+        max_fpr=chosen["fpr"],
+        k_file=k.name,
+        k_sha256=sha256(k),
+        k_config=dict(grid.k_config()),
+    )
+    model, metadata = load_classifier(trained, classes=run.taxonomy.labels(class_set))
+    if (size := 4 * model.count_params()) > LARGEST:
+        raise InputError(
+            f"{trained} holds {size / 1e6:.0f} MB of weights; a released M has at most {LARGEST / 1e6:.0f}. Choose a "
+            "smaller architecture, such as mobilenet_v2."
+        )
+    return model, metadata, calibration
+
+
+def _finished(run: Run, step: Step) -> Path:
+    """The output of a step.
+
+    Raises:
+        InputError: the run has not finished it.
+    """
+    path = finished(run, step)
+    if path is None:
+        raise InputError(
+            f"{run.folder} has no finished result of {step.kind} {step.name} with these data, settings and weights of "
+            f"K. Make it first, with the same options: make evaluate PROFILE={run.profile.name}"
+        )
+    return path
+
+
+def _refuse_other_parts(k: Path, parts: tuple[str, ...]) -> None:
+    held = part_names(k)
+    if held and held != parts:
+        raise InputError(
+            f"{k} knows the parts {', '.join(held)}; the data's taxonomy.json has {', '.join(parts)}. Name a K that "
+            "was trained with this taxonomy (K_WEIGHTS=file)."
+        )
+
+
+def _list_sum(path: Path) -> None:
+    """Puts a file's hash into the SHA256SUMS beside it, in the names' order."""
+    sums = path.parent / SUMS
+    lines = sums.read_text(encoding="utf-8").splitlines() if sums.is_file() else []
+    names = {line.split()[1].lstrip("*"): line for line in lines if line.strip()}
+    names[path.name] = f"{sha256(path)}  {path.name}"
+    write_text(sums, "".join(f"{names[name]}\n" for name in sorted(names)))

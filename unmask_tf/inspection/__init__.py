@@ -1,0 +1,1 @@
+"""Single images: `system` classifies, attacks and aligns, `picture` draws it, `command` is the command line."""
