@@ -105,7 +105,7 @@ def test_entries_from_outside_reach_every_table_and_figure_without_an_edit(tmp_p
     for name in ("noise", "jpeg", "small", "animals"):
         assert name in report
     assert "noise" in summary(run.folder)
-    assert {path.name for path in run.folder.glob("*.png")} == {"figure4.png", "figure5.png"}
+    assert {path.name for path in run.folder.glob("*.png")} == {"figure4.png", "figure5.png", "figure_classes.png"}
 
 
 def test_a_part_detector_from_outside_needs_no_weights_and_works_in_worker_processes(tmp_path, plugins):

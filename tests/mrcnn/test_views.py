@@ -1,5 +1,6 @@
 """Training's random views: a window of the image with the parts that lie in it, its resolution and its light."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -136,9 +137,7 @@ def test_light_changes_by_up_to_a_quarter():
 def test_an_epoch_draws_other_views_than_the_one_before_and_the_same_when_repeated(parts, tiny_config):
     config = tiny_config()
 
-    def view(image, instances, rng):
-        return random_view(image, instances, 2.0, (16, 24), 4.0, rng)
-
+    view = partial(random_view, zoom=2.0, sides=(16, 24), noise=4.0)
     source = Passes(Loaded(parts, config, "fliplr", view=view), config)
 
     def images(epoch):
@@ -152,7 +151,9 @@ def test_an_epoch_draws_other_views_than_the_one_before_and_the_same_when_repeat
 
 def test_without_zoom_and_sides_a_view_is_the_image():
     ids, boxes, masks, has_mask = random_parts(np.random.RandomState(1), 3)
-    image, seen = random_view(coordinates(), (ids, boxes, masks, has_mask), None, None, 8.0, np.random.RandomState(0))
+    image, seen = random_view(
+        coordinates(), (ids, boxes, masks, has_mask), np.random.RandomState(0), zoom=None, sides=None, noise=8.0
+    )
     np.testing.assert_array_equal(image, coordinates())
     assert seen[1] is boxes
 

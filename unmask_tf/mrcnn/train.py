@@ -84,9 +84,12 @@ def train_parts(
 
 def _images(dataset: PartDataset, config: Config, quiet: bool) -> Images:
     """The images to train on: those of random views are read anew each time, others are kept in memory."""
-    view = partial(random_view, zoom=config.RANDOM_ZOOM, sides=config.RANDOM_SIDE, noise=config.RANDOM_NOISE)
+    view = None
     if config.RANDOM_ZOOM is not None or config.RANDOM_SIDE is not None:
-        return Loaded(dataset, config, FLIP, view=lambda image, instances, rng: view(image, instances, rng=rng))
+        view = partial(random_view, zoom=config.RANDOM_ZOOM, sides=config.RANDOM_SIDE, noise=config.RANDOM_NOISE)
+    loaded = Loaded(dataset, config, FLIP, view=view)
+    if view is not None:
+        return loaded
     bar = tqdm(range(len(dataset)), desc="loading parts", unit="img", disable=quiet)
     return Ready([load_ground_truth(dataset, i, config) for i in bar], config)
 

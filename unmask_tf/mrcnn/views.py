@@ -105,10 +105,11 @@ def degraded(image: np.ndarray, sides: tuple[int, int], noise: float, rng: np.ra
 def random_view(
     image: np.ndarray,
     instances: Instances,
+    rng: np.random.RandomState,
+    *,
     zoom: float | None,
     sides: tuple[int, int] | None,
     noise: float,
-    rng: np.random.RandomState,
 ) -> tuple[np.ndarray, Instances]:
     """A random window of an image, degraded; `zoom` None leaves the window out, `sides` None the degrading."""
     if zoom is not None:
