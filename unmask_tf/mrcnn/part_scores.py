@@ -1,7 +1,7 @@
 """The score from which K is believed, part by part: where "this part is in the image" is right most often.
 
-One score for all parts suits none: K is sure of a wheel at .9 and of an eyebrow at .3. Each part's is chosen by F1 on
-annotated validation images, shown whole, and cut out and shrunk as a classifier's images are.
+K is surer of large, rigid parts than of small, soft ones, so one score for all suits none. Each part's is chosen by F1
+on annotated validation images, shown whole, and cut out and shrunk as a classifier's images are.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def best_scores(scores: np.ndarray, present: np.ndarray) -> np.ndarray:
         present: whether the part is annotated there: bool (images, parts).
 
     Returns:
-        (parts,): the middle of those `CANDIDATES` whose F1 is within a hundredth of the best; .5 where the images never
-        show the part.
+        (parts,): the middle of those `CANDIDATES` whose F1 is within a hundredth of the best (of all of them, where K
+        never sees the part rightly); .5 where the images never show it.
     """
     chosen = np.full(scores.shape[1], 0.5)
     for part in np.flatnonzero(present.any(axis=0)):
