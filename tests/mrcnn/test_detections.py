@@ -87,12 +87,27 @@ def test_padded_rois_do_not_crowd_out_real_ones():
     assert detect(rows, DETECTION_MAX_INSTANCES=2)[:, 4].tolist() == [3, 0]
 
 
+def test_every_class_of_a_roi_is_a_detection_where_the_settings_say_so():
+    probabilities = np.array([[[0.5, 0.3, 0.0625, 0.1375], [0.1, 0.2, 0.7, 0.0]]], np.float32)
+    deltas = np.zeros((1, 2, 4, 4), np.float32)
+    deltas[0, 0, 1] = 1, 0, 0, 0  # class 1 of the first ROI lies .1 of its height lower
+    inputs = np.array([[LEFT, RIGHT]], np.float32), probabilities, deltas, np.array([WHOLE], np.float32)
+    settings = {"NUM_CLASSES": 4, "DETECTION_MAX_INSTANCES": 5, "DETECTION_MIN_CONFIDENCE": 0.125}
+    result = np.asarray(detection_layer(Config(**settings, PER_CLASS_DETECTIONS=True))(inputs))[0]
+    rows = [(*RIGHT, 2, 0.7), (0.05, 0.0, 0.55, 0.25, 1, 0.3), (*RIGHT, 1, 0.2), (*LEFT, 3, 0.1375), [0] * 6]
+    np.testing.assert_allclose(result, rows, rtol=1e-6)
+    result = np.asarray(detection_layer(Config(**settings))(inputs))[0]
+    np.testing.assert_allclose(result, [(*RIGHT, 2, 0.7), *[[0] * 6] * 4], rtol=1e-6)
+
+
 def slow_reference(rois, probabilities, deltas, window, config):
     """Box by box, in plain Python."""
-    found = []
-    for roi, chances, moves in zip(rois.tolist(), probabilities.tolist(), deltas.tolist(), strict=True):
-        class_id = max(range(len(chances)), key=lambda c: (chances[c], -c))
-        score = chances[class_id]
+    found, best = [], not config.PER_CLASS_DETECTIONS
+    pairs = [(i, c) for i in range(len(rois)) for c in range(probabilities.shape[1])]
+    if best:
+        pairs = [(i, max(range(len(row)), key=lambda c: (row[c], -c))) for i, row in enumerate(probabilities.tolist())]
+    for i, class_id in pairs:
+        roi, score, moves = rois[i].tolist(), float(probabilities[i, class_id]), deltas[i].tolist()
         if class_id == 0 or score < config.DETECTION_MIN_CONFIDENCE:
             continue
         dy, dx, dh, dw = (a * b for a, b in zip(moves[class_id], (0.1, 0.1, 0.2, 0.2), strict=True))
@@ -117,11 +132,16 @@ def iou(a, b):
     return common / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - common)
 
 
+@pytest.mark.parametrize("per_class", [False, True])
 @pytest.mark.parametrize("confidence", [0.0, 0.4])
-def test_a_batch_equals_the_slow_reference_image_by_image(confidence):
+def test_a_batch_equals_the_slow_reference_image_by_image(confidence, per_class):
     rng = np.random.RandomState(4)
     config = Config(
-        NUM_CLASSES=5, DETECTION_MAX_INSTANCES=20, DETECTION_MIN_CONFIDENCE=confidence, DROP_EMPTY_ROIS=True
+        NUM_CLASSES=5,
+        DETECTION_MAX_INSTANCES=20,
+        DETECTION_MIN_CONFIDENCE=confidence,
+        DROP_EMPTY_ROIS=True,
+        PER_CLASS_DETECTIONS=per_class,
     )
     batch, count = 3, 80
     corner = rng.uniform(0, 0.8, (batch, count, 2))

@@ -17,6 +17,8 @@ class Config:
     Attributes:
         RPN_FEATURES, MASK_FEATURES: channels of the RPN's shared convolution and of the mask head.
         OPTIMIZER: `sgd` (Matterport's) or `adam`.
+        PER_CLASS_DETECTIONS: every class of an ROI may be a detection, as in Fast R-CNN; else, as in Matterport's, only
+            the class with the highest score, and none where that is the background.
         DROP_EMPTY_ROIS: leave boxes without area out of the detections; Matterport keeps them, one pixel large.
         RANDOM_ZOOM, RANDOM_SIDE, RANDOM_NOISE: `train_parts` shows random views of the images (mrcnn/views.py):
             windows, enlarged by up to the first; half of them with as few pixels as the second's range (least, most)
@@ -78,6 +80,7 @@ class Config:
     DETECTION_NMS_THRESHOLD = 0.3
 
     DROP_EMPTY_ROIS = False
+    PER_CLASS_DETECTIONS = False
 
     OPTIMIZER = "sgd"
     LEARNING_RATE = 0.001
@@ -244,13 +247,14 @@ class PhotosConfig(Config):
     RPN_ANCHOR_SCALES = (12, 24, 48, 96, 192)
     PRE_NMS_LIMIT = 2000
     POST_NMS_ROIS_TRAINING = 500
-    POST_NMS_ROIS_INFERENCE = 200
+    POST_NMS_ROIS_INFERENCE = 300
     MINI_MASK_SHAPE = (28, 28)
     IMAGE_MIN_DIM = 320
     IMAGE_MAX_DIM = 320
     TRAIN_ROIS_PER_IMAGE = 128
     DETECTION_MIN_CONFIDENCE = 0.05
     DROP_EMPTY_ROIS = True
+    PER_CLASS_DETECTIONS = True
     OPTIMIZER = "adam"
     TRAIN_BN = False
     RANDOM_ZOOM = 3.0

@@ -17,8 +17,9 @@ from unmask_tf.mrcnn.nms import non_max_suppression
 
 @keras.saving.register_keras_serializable(package="unmask_tf")
 class DetectionLayer(layers.Layer):
-    """Keeps the best detections: each ROI's best class, its box refined and clipped to the image's window, suppressed
-    within each class.
+    """Keeps the best detections: an ROI's best class, its box refined and clipped to the image's window, suppressed
+    within each class. Matterport detects so; with `per_class` every class of an ROI is a detection of its own, with
+    its own box, as in Fast R-CNN (Girshick, 2015), where the background has the highest score too.
 
     Call with ROIs (B, N, 4), probabilities (B, N, classes), deltas (B, N, classes, 4) and normalised windows (B, 4).
     Gives (B, count, 6): y1, x1, y2, x2 (normalised), class index, score; zero where there are fewer.
@@ -29,6 +30,7 @@ class DetectionLayer(layers.Layer):
         nms_threshold: IoU above which the lower score of one class falls (DETECTION_NMS_THRESHOLD).
         box_std_dev: units of the deltas (BBOX_STD_DEV).
         drop_empty: boxes without area never count, so that padded ROIs cannot crowd out real ones (DROP_EMPTY_ROIS).
+        per_class: see above (PER_CLASS_DETECTIONS). The image's `6 * count` highest scores enter the suppression.
     """
 
     def __init__(
@@ -38,17 +40,18 @@ class DetectionLayer(layers.Layer):
         nms_threshold: float,
         box_std_dev: Sequence[float],
         drop_empty: bool = False,
+        per_class: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.count, self.min_confidence, self.nms_threshold = count, min_confidence, nms_threshold
         self.box_std_dev, self.drop_empty = tuple(float(unit) for unit in box_std_dev), drop_empty
+        self.per_class = per_class
 
     def call(self, inputs: tuple[Any, Any, Any, Any]) -> Any:
         rois, probabilities, deltas, window = (ops.stop_gradient(x) for x in inputs)
-        classes = ops.cast(ops.argmax(probabilities, axis=-1), "int32")
-        scores = ops.max(probabilities, axis=-1)
-        deltas = ops.take_along_axis(deltas, classes[..., None, None], axis=2)[:, :, 0]
+        candidates = self._every_class if self.per_class else self._best_class
+        rois, classes, scores, deltas = candidates(rois, probabilities, deltas)
         refined = box_math.decode_deltas(rois, deltas * np.asarray(self.box_std_dev, "float32"), ops)
         refined = box_math.clip(refined, window, ops)
 
@@ -69,6 +72,23 @@ class DetectionLayer(layers.Layer):
         detections = ops.take_along_axis(detections, indices[..., None], axis=1)
         return ops.where(kept[..., None], detections, 0.0)
 
+    def _best_class(self, rois: Any, probabilities: Any, deltas: Any) -> tuple[Any, Any, Any, Any]:
+        """ROIs (B, N, 4), their classes and scores (B, N), and the deltas of the classes (B, N, 4)."""
+        classes = ops.cast(ops.argmax(probabilities, axis=-1), "int32")
+        deltas = ops.take_along_axis(deltas, classes[..., None, None], axis=2)[:, :, 0]
+        return rois, classes, ops.max(probabilities, axis=-1), deltas
+
+    def _every_class(self, rois: Any, probabilities: Any, deltas: Any) -> tuple[Any, Any, Any, Any]:
+        """The same of the (ROI, class) pairs with the highest scores, background left out."""
+        count, classes = probabilities.shape[1:]
+        scores = ops.reshape(probabilities[..., 1:], (-1, count * (classes - 1)))
+        scores, pairs = ops.top_k(scores, min(scores.shape[1], 6 * self.count))
+        pairs = ops.cast(pairs, "int32")
+        which, class_ids = pairs // (classes - 1), pairs % (classes - 1) + 1
+        deltas = ops.reshape(deltas, (-1, count * classes, 4))
+        deltas = ops.take_along_axis(deltas, (which * classes + class_ids)[..., None], axis=1)
+        return ops.take_along_axis(rois, which[..., None], axis=1), class_ids, scores, deltas
+
     def compute_output_shape(self, input_shape: Any) -> tuple[int | None, int, int]:
         return (input_shape[0][0], self.count, 6)
 
@@ -80,6 +100,7 @@ class DetectionLayer(layers.Layer):
             "nms_threshold": self.nms_threshold,
             "box_std_dev": list(self.box_std_dev),
             "drop_empty": self.drop_empty,
+            "per_class": self.per_class,
         }
 
 
@@ -91,6 +112,7 @@ def detection_layer(config: Config) -> DetectionLayer:
         config.DETECTION_NMS_THRESHOLD,
         config.BBOX_STD_DEV,
         config.DROP_EMPTY_ROIS,
+        config.PER_CLASS_DETECTIONS,
         name="mrcnn_detection",
     )
 
