@@ -66,7 +66,7 @@ RUN    = --profile '$(PROFILE)' $(if $(DATA),--data '$(DATA)') $(if $(LIMIT),--l
 HAVE_GPU = $(shell nvidia-smi -L 2>/dev/null | head -n 1)
 MARKS    = not slow$(if $(UNMASK_PHOTOS),, and not photos)$(if $(HAVE_GPU),, and not gpu)
 
-STAGES := data train-k evaluate-k train-m adversarial-training attack evaluate tables figures report compare reproduce study release-m contact-sheet versions
+STAGES := data train-k evaluate-k train-m adversarial-training attack evaluate tables figures report compare reproduce study release-k release-m contact-sheet versions
 .PHONY: help setup $(STAGES) inspect demo bench bench-attacks notebooks golden test test-kernels lint clean bench-k bench-k-training
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -137,6 +137,9 @@ inspect: setup ## look at photographs (IMAGE="a.jpg b.png"): parts, verdict, one
 
 demo: setup ## the same with photographs that the installed packages bundle, benign and attacked
 	$(UNMASK) demo $(if $(K_WEIGHTS),--k-weights '$(K_WEIGHTS)') $(EXTRA)
+
+release-k: setup ## write K with its parts' scores, chosen on validation images, to mask_rcnn_weights/ (EXTRA="--out folder")
+	$(UNMASK) release-k $(RUN)
 
 release-m: setup ## write evaluated M's, with their thresholds, to mask_rcnn_weights/ (EXTRA="--out folder")
 	$(UNMASK) release-m $(RUN)

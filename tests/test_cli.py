@@ -21,7 +21,7 @@ REPOSITORY = Path(__file__).parents[1]
 FAKE_SCIENCE = REPOSITORY / "tests" / "experiment"
 STAGES = {
     *("data", "train-k", "evaluate-k", "train-m", "attack", "evaluate", "tables", "figures", "report", "compare"),
-    *("reproduce", "adversarial-training", "study", "release-m"),
+    *("reproduce", "adversarial-training", "study", "release-k", "release-m"),
 }
 OPTIONS = {
     *("profile", "data", "limit", "k-weights", "results", "class-sets", "architectures", "attacks", "defences"),

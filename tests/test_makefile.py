@@ -13,12 +13,12 @@ REPOSITORY = Path(__file__).parents[1]
 TARGETS = [
     *("help", "setup", "data", "train-k", "evaluate-k", "train-m", "attack", "evaluate", "tables", "figures", "report"),
     *("reproduce", "compare", "notebooks", "test", "lint", "bench", "clean", "golden", "contact-sheet"),
-    *("inspect", "demo", "release-m"),
+    *("inspect", "demo", "release-k", "release-m"),
     *("adversarial-training", "study", "bench-k", "bench-k-training", "bench-attacks", "versions", "test-kernels"),
 ]
 RUN_TARGETS = [
     *("data", "train-k", "evaluate-k", "train-m", "attack", "evaluate", "tables", "figures", "report", "reproduce"),
-    *("compare", "adversarial-training", "study", "release-m"),
+    *("compare", "adversarial-training", "study", "release-k", "release-m"),
 ]
 OPTIONS = {
     "PROFILE": ("photos", "--profile"),

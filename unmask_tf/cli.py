@@ -210,6 +210,23 @@ def release_m(out: Path | None, **options: Any) -> None:
         click.echo(f"[release-m] {path}: threshold {calibration.threshold:.4f}, which {with_k}")
 
 
+@cli.command("release-k")
+@_run_options
+@click.option("--out", type=click.Path(path_type=Path), help="Folder for the files; default: mask_rcnn_weights/.")
+def release_k(out: Path | None, **options: Any) -> None:
+    """Write the run's K with the scores of its parts, chosen on validation images as K detects now."""
+    from tqdm import tqdm
+
+    from unmask_tf.experiment.release import release_k as release
+    from unmask_tf.experiment.setup import WEIGHTS_FOLDER
+
+    with tqdm(
+        total=1.0, desc="validation images", leave=False, bar_format="{l_bar}{bar}| {elapsed}<{remaining}"
+    ) as bar:
+        path, scores = release(_prepared(options), out or WEIGHTS_FOLDER, lambda share: bar.update(share - bar.n))
+    click.echo(f"[release-k] {path}: " + ", ".join(f"{part} {score:g}" for part, score in scores.items()))
+
+
 @cli.command("adversarial-training")
 @_run_options
 @click.option("--recipe", type=click.Choice(sorted(RECIPES)), default="released", show_default=True, help="Whose step.")

@@ -13,10 +13,12 @@ from unmask_tf.errors import InputError
 from unmask_tf.experiment import release
 from unmask_tf.experiment.grid import BENIGN, Grid
 from unmask_tf.experiment.publish import finished
-from unmask_tf.experiment.release import release_m, released
+from unmask_tf.experiment.release import release_k, release_m, released
 from unmask_tf.experiment.setup import verify_weights
 from unmask_tf.experiment.step import Output
 from unmask_tf.files import sha256
+from unmask_tf.mrcnn.part_names import part_names, part_scores
+from unmask_tf.mrcnn.weights import read_weights
 from unmask_tf.taxonomy import UNMASK
 
 
@@ -68,6 +70,23 @@ def test_the_list_of_hashes_keeps_its_other_lines(tiny_release, tmp_path):
         f"{sha256(made)}  {made.name}",
         f"{'1' * 64}  zebra.h5",
     ]
+
+
+def test_a_released_k_has_the_same_tensors_and_scores_for_its_parts(tiny_release, tmp_path):
+    run, _ = tiny_release
+    shares = []
+    path, scores = release_k(run, tmp_path, shares.append)
+    assert path == tmp_path / "unmask_k_mini.h5"
+    assert shares == sorted(shares)
+    assert shares[-1] == 1
+    assert part_names(path) == run.taxonomy.parts
+    assert part_scores(path) == scores
+    assert all(0.2 <= score <= 0.9 for score in scores.values())
+    tensors, before = read_weights(path), read_weights(run.k_weights)
+    assert tensors.keys() == before.keys()
+    assert all(np.array_equal(tensors[name], before[name]) for name in tensors)
+    assert (tmp_path / "SHA256SUMS").read_text() == f"{sha256(path)}  {path.name}\n"
+    verify_weights(path)
 
 
 def refused(run, folder, match):

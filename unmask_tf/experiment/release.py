@@ -1,7 +1,8 @@
-"""Releases trained classifiers M: weights, and with them the threshold and the K that it was chosen with."""
+"""Releases trained models: M with its threshold and the K that it was chosen with, and K with its parts' scores."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ from unmask_tf.experiment.grid import BENIGN, Grid
 from unmask_tf.experiment.publish import finished
 from unmask_tf.experiment.setup import SUMS, Run
 from unmask_tf.experiment.step import Output, Step
-from unmask_tf.files import sha256, write_text
-from unmask_tf.mrcnn.part_names import part_names
+from unmask_tf.files import sha256, write_json, write_text
+from unmask_tf.mrcnn.part_names import part_names, write_part_scores
 
 LARGEST = 15_000_000
 """Bytes of a released M's float32 weights, at most: the files are kept in the repository."""
@@ -51,14 +52,7 @@ def release_m(run: Run, folder: Path) -> dict[Path, Calibration]:
     """
     from unmask_tf.classifiers.build import save_classifier
 
-    grid, detector = Grid(run), run.profile.part_detector
-    if detector.extractor != "mask_rcnn":
-        raise InputError(
-            f"the part extractor is '{detector.extractor}'. Only mask_rcnn has weights to name in a release."
-        )
-    weights = grid.k_weights()
-    k = weights if isinstance(weights, Path) else _finished(run, weights)
-    _refuse_other_parts(k, run.taxonomy.parts)
+    grid, k = Grid(run), _k(run)
     made = {setup: _made(grid, *setup, k) for setup in grid.setups}
     written = {}
     for setup, (model, metadata, calibration) in made.items():
@@ -68,6 +62,55 @@ def release_m(run: Run, folder: Path) -> dict[Path, Calibration]:
         _list_sum(path)
         written[path] = calibration
     return written
+
+
+def release_k(run: Run, folder: Path, progress: Callable[[float], None]) -> tuple[Path, dict[str, float]]:
+    """Writes the run's K with the scores of its parts chosen anew, with the log of its training where the run trained
+    it, and refreshes the folder's SHA256SUMS. K's tensors are copied as they are.
+
+    Args:
+        run: names K: a file, or a training that it has finished.
+        folder: where the files go, under the name that the profile has for K.
+        progress: called with the share of the validation images that is done.
+
+    Returns:
+        The file, and part -> the score from which K is believed (see `choose_part_scores`).
+
+    Raises:
+        InputError: a step is not finished, K knows other parts than the data, there are no annotated validation images,
+            or a file cannot be read.
+    """
+    from unmask_tf.data.part_instances import read_part_instances
+    from unmask_tf.mrcnn.config import Config
+    from unmask_tf.mrcnn.fast import FastDetector
+    from unmask_tf.mrcnn.part_scores import choose_part_scores
+
+    k, config = _k(run), Config.from_dict(dict(Grid(run).k_config()))
+    annotations, images = run.part_images("val")
+    validation = read_part_instances(annotations, images.root, run.taxonomy)
+    detector = FastDetector(config.replace(DETECTION_MIN_CONFIDENCE=0.05), k)
+    scores = choose_part_scores(detector, validation, progress=progress)
+    path = folder / run.profile.part_detector.weights
+    write_part_scores(k, path, scores)
+    if run.k_weights is None:
+        write_json(path.with_suffix(".log.json"), Output(k, "").header()["info"]["log"])
+    _list_sum(path)
+    return path, scores
+
+
+def _k(run: Run) -> Path:
+    """The weights of the run's K.
+
+    Raises:
+        InputError: K is not trained yet, it knows other parts than the data, or the run uses no K.
+    """
+    extractor = run.profile.part_detector.extractor
+    if extractor != "mask_rcnn":
+        raise InputError(f"the part extractor is '{extractor}'. Only mask_rcnn has weights to release or to name.")
+    weights = Grid(run).k_weights()
+    k = weights if isinstance(weights, Path) else _finished(run, weights)
+    _refuse_other_parts(k, run.taxonomy.parts)
+    return k
 
 
 def _made(grid: Grid, class_set: str, architecture: str, k: Path) -> tuple[Any, dict[str, Any], Calibration]:
