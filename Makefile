@@ -67,7 +67,7 @@ HAVE_GPU = $(shell nvidia-smi -L 2>/dev/null | head -n 1)
 MARKS    = not slow$(if $(UNMASK_PHOTOS),, and not photos)$(if $(HAVE_GPU),, and not gpu)
 
 STAGES := data train-k evaluate-k train-m adversarial-training attack evaluate tables figures report compare reproduce study release-k release-m contact-sheet versions
-.PHONY: help setup $(STAGES) inspect demo bench bench-attacks notebooks golden test test-kernels lint clean bench-k bench-k-training
+.PHONY: help setup $(STAGES) inspect demo docs bench bench-attacks notebooks golden test test-kernels lint clean bench-k bench-k-training
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -174,6 +174,9 @@ $(PEERS): benchmarks/requirements.txt $(STAMP)
 		> "$$($(PEERS_PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/project.pth"
 	$(PEERS_PY) -m pip install --no-input --no-deps -r benchmarks/requirements.txt
 	cp benchmarks/requirements.txt $@
+
+docs: setup ## the API reference, in docs/api
+	$(PY) docs/build_reference.py docs/api
 
 contact-sheet: setup ## redraw the picture of the embedded dataset for the README
 	$(UNMASK) contact-sheet

@@ -13,10 +13,9 @@ from unmask_tf.errors import InputError
 from unmask_tf.experiment.step import Files
 from unmask_tf.files import sha256
 from unmask_tf.mrcnn.part_names import part_names
+from unmask_tf.places import ROOT, WEIGHTS_FOLDER
 from unmask_tf.taxonomy import UNMASK, Taxonomy
 
-ROOT = Path(__file__).parents[2]
-WEIGHTS_FOLDER = ROOT / "mask_rcnn_weights"
 SUMS = "SHA256SUMS"
 """The list of shipped files, beside them."""
 

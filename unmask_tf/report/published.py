@@ -12,9 +12,10 @@ import pandas as pd
 
 from unmask_tf.errors import InputError
 from unmask_tf.files import read_json
+from unmask_tf.places import PUBLISHED
 from unmask_tf.report.statistics import series
 
-DEFAULT_PATH = Path(__file__).parents[2] / "results" / "published.json"
+DEFAULT_PATH = PUBLISHED
 
 
 @dataclass(frozen=True, eq=False)
