@@ -28,7 +28,7 @@ OPTIONS = {
     *("extractor", "plugins", "workers", "threads", "ray"),
 }
 
-FETCHES = {"near-duplicates", "leaks"}
+FETCHES = {"fetch", "near-duplicates", "leaks"}
 
 
 @pytest.fixture

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from unmask_tf.errors import InputError
+
+if TYPE_CHECKING:
+    from unmask_tf.data.sources import Source
 
 ROOT = Path(__file__).parents[1]
 _FOLDER = click.Path(path_type=Path)
@@ -79,4 +84,69 @@ def leaks(profile: str, data: Path | None, threshold: int | None, out: Path | No
     return int(bool(found.leaks))
 
 
-COMMANDS = (near_duplicates, leaks)
+@click.command()
+@click.option("--profile", default="paper", show_default=True, help="Only `paper` has anything to fetch.")
+@click.option("--data", type=_FOLDER, help="Folder that the release becomes; default: dataset/unmask.")
+@click.option("--from", "origin", type=click.Choice(["release", "sources"]), default="release", show_default=True)
+@click.option("--archive", help="The released data.zip, if you have it, or another address of it.")
+@click.option("--use", multiple=True, metavar="NAME=FILE", help="A file, or an address, instead of the listed one's.")
+def fetch(profile: str, data: Path | None, origin: str, archive: str | None, use: tuple[str, ...]) -> None:
+    """Fetch the released data and weights, or the raw sources (PASCAL-Part and VOC 2010) to rebuild the data from.
+
+    Run it again after an interruption: it goes on from there.
+    """
+    from unmask_tf.data.sources import RAW, RELEASE
+
+    if profile != "paper":
+        raise InputError(f"profile '{profile}' has nothing to fetch. Say PROFILE=paper.")
+    sources = {source.name: source for source in (RELEASE if origin == "release" else RAW)}
+    given = dict(text.partition("=")[::2] for text in use) | ({"data.zip": archive} if archive else {})
+    if unknown := ", ".join(given.keys() - sources.keys()):
+        raise InputError(
+            f"'{unknown}' is not fetched from the {origin}: only {', '.join(sources)} are. Correct the name."
+        )
+    failures = []
+    for name, source in sources.items():
+        folder = ROOT / "dataset" / source.unpack_to if source.unpack_to else ROOT / "mask_rcnn_weights"
+        if data is not None and source.unpack_to and origin == "release":
+            folder = data
+        try:
+            click.echo(f"[fetch] {source.about}: {_bring(source, folder, given.get(name))}")
+        except InputError as error:
+            failures.append(str(error))
+    if failures:
+        raise InputError(" ".join(failures))
+
+
+def _bring(source: Source, folder: Path, given: str | None) -> str:
+    """Fetches one file; unpacks it to the folder, or puts it there. Returns what was done."""
+    from dataclasses import replace
+
+    from unmask_tf.data.archives import is_unpacked, unpack
+    from unmask_tf.data.download import adopt, download, mismatch
+    from unmask_tf.files import atomic_path
+
+    final = folder if source.unpack_to else folder / source.name
+    if source.unpack_to and is_unpacked(final):
+        return f"{final} is there"
+    if not source.unpack_to and final.exists():
+        if reason := mismatch(source, final):
+            raise InputError(f"{final} is not the file expected: {reason}. Move it away, and run the command again.")
+        return f"{final} is there"
+    downloads = (folder.parent if source.unpack_to else folder) / ".downloads"
+    if given and "://" not in given:
+        path = adopt(source, given, downloads)
+    else:
+        path = download(replace(source, addresses=(given,)) if given else source, downloads)
+    if source.unpack_to:
+        count = unpack(path, final, source.holds)
+        return f"{final}, {count} files" + (f" (you may delete {path})" if path.parent == downloads else "")
+    if path.parent == downloads:
+        path.replace(final)
+    else:
+        with atomic_path(final) as temporary:
+            shutil.copyfile(path, temporary)
+    return str(final)
+
+
+COMMANDS = (fetch, near_duplicates, leaks)
