@@ -28,7 +28,7 @@ OPTIONS = {
     *("extractor", "plugins", "workers", "threads", "ray"),
 }
 
-FETCHES = {"fetch", "near-duplicates", "leaks"}
+FETCHES = {"fetch", "flickr", "near-duplicates", "leaks"}
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -149,4 +150,35 @@ def _bring(source: Source, folder: Path, given: str | None) -> str:
     return str(final)
 
 
-COMMANDS = (fetch, near_duplicates, leaks)
+@click.command()
+@click.option("--classes", required=True, help="Such as car,dog: each is searched for by its name.")
+@click.option("--count", type=int, default=200, show_default=True, help="Photographs of each class.")
+@click.option("--min-side", type=int, default=150, show_default=True, help="Smallest shorter side, pixels.")
+@click.option("--licences", default="", help="Flickr's ids, such as 4,9; default: free ones that allow changes.")
+@click.option("--out", type=_FOLDER, help="Folder; default: dataset/sources/flickr.")
+def flickr(classes: str, count: int, min_side: int, licences: str, out: Path | None) -> None:
+    """Fetch photographs of classes from Flickr, with their attribution; FLICKR_API_KEY holds your key.
+
+    Run it again after an interruption: it goes on from there. Look at what came, and at `near-duplicates`, before use.
+    """
+    from unmask_tf.data import flickr as library
+
+    if not (key := os.environ.get("FLICKR_API_KEY", "").strip()):
+        raise InputError(
+            "FLICKR_API_KEY is not set. Ask Flickr for a key (flickr.com/services/apps/create), and export it."
+        )
+    api, folder = (
+        library.Flickr(key, api=library.API, per_hour=library.REQUESTS_PER_HOUR),
+        out or ROOT / "dataset" / "sources" / "flickr",
+    )
+    split = [[word.strip() for word in text.split(",") if word.strip()] for text in (classes, licences)]
+    for name in split[0]:
+        have, troubles = library.fetch_class(
+            api, name, folder, count=count, min_side=min_side, licences=tuple(split[1])
+        )
+        for reason in troubles:
+            click.echo(f"[flickr] left out: {reason}", err=True)
+        click.echo(f"[flickr] {name}: {have} of {count} photographs in {folder / name}")
+
+
+COMMANDS = (fetch, flickr, near_duplicates, leaks)

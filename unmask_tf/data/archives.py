@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import os
 import shutil
 import stat
@@ -22,7 +23,7 @@ DONE = ".unpacked.json"
 MAX_MEMBERS = 1_000_000
 MAX_RATIO = 100
 """An archive of photographs or annotations never grows by more than this; a bomb does."""
-_DAMAGE = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error)
+_DAMAGE = (zipfile.BadZipFile, gzip.BadGzipFile, tarfile.TarError, EOFError, zlib.error)
 MAX_GROWTH = 1 << 30
 """Bytes that any archive may grow by, whatever the ratio."""
 
@@ -136,11 +137,21 @@ def _members(archive: Path) -> Iterator[tuple[str, int, IO[bytes] | None]]:
                 if not info.filename.startswith("__MACOSX/"):
                     yield info.filename, info.file_size, None if info.is_dir() else opened.open(info)
         return
-    with tarfile.open(archive) as opened:
+    with _plain(archive) as stream, tarfile.open(fileobj=stream) as opened:
         for member in tqdm(opened, f"unpacking {archive.name}", unit="file", leave=False):
             if not (member.isreg() or member.isdir()):
                 raise InputError(f"'{member.name}' in {archive} is a link or a device. Get the archive elsewhere.")
             yield member.name, member.size, None if member.isdir() else opened.extractfile(member)
+        # The checksum comes after the padding, where tarfile does not look.
+        for _ in iter(lambda: stream.read(1 << 20), b""):
+            pass
+
+
+def _plain(archive: Path) -> IO[bytes]:
+    """A tar's bytes, unpacked if it is a tar.gz."""
+    with open(archive, "rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+    return gzip.open(archive) if packed else open(archive, "rb")
 
 
 def _inside(folder: Path, name: str, archive: Path) -> Path:
