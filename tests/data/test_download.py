@@ -1,5 +1,6 @@
 """Downloads against a server that fails: the right bytes, or a clear refusal, and nothing half-written."""
 
+import gzip
 import io
 import json
 import os
@@ -108,6 +109,16 @@ def test_a_file_that_changed_in_between_is_fetched_anew(server, tmp_path, monkey
 def test_without_ranges_or_versions_a_drop_starts_it_anew(server, tmp_path, ranges, etags):
     server.faults, server.ranges, server.etags = [0.6], ranges, etags
     assert download(source(server), tmp_path).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("headers", [{"Content-Encoding": "x-gzip"}, {"ETag": 'W/"weak"'}])
+def test_what_servers_say_besides_does_not_spoil_it(server, tmp_path, headers):
+    content = gzip.compress(CONTENT)
+    server.files, server.headers, server.faults = {"/data.tar.gz": content}, headers, [0.6]
+    server.etags = "ETag" not in headers
+    wanted = replace(source(server, "/data.tar.gz"), name="data.tar.gz", kind="gzip")
+    assert download(wanted, tmp_path).read_bytes() == content
+    assert int(server.requests[1][1][6:-1]) > len(content) / 2
 
 
 def test_bytes_of_another_file_that_were_there_do_not_spoil_it(server, tmp_path):

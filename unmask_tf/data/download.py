@@ -11,6 +11,7 @@ import logging
 import os
 import shutil
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -166,7 +167,9 @@ class _Resuming:
         have, version = self._kept(url)
         headers = {"Accept-Encoding": "identity", "User-Agent": "unmask_tf"}
         if have:
-            headers |= {"Range": f"bytes={have}-", **({"If-Range": version} if version else {})}
+            headers |= {"Range": f"bytes={have}-"}
+            if version and not version.startswith("W/"):
+                headers["If-Range"] = version
         with requests.get(url, headers=headers, stream=True, timeout=(20, 60)) as response:
             if (
                 response.status_code == 416
@@ -239,11 +242,26 @@ class _Resuming:
 
         bar = tqdm(desc=self.source.name, initial=have, total=total, unit="B", unit_scale=True, leave=False)
         with bar, open(self.part, "ab") as file:
-            for chunk in response.iter_content(_CHUNK):
+            for chunk in _raw(response):
                 if not file.tell() and len(chunk) >= 512 and (wrong := _wrong_kind(self.source, chunk)):
                     raise _Refused(f"what comes is not the file expected: {wrong}")
                 file.write(chunk)
                 bar.update(len(chunk))
+
+
+def _raw(response: Any) -> Iterator[bytes]:
+    """The bytes as they are sent: some servers call the packing of a tar.gz a Content-Encoding, which would be undone.
+
+    Raises:
+        requests.ConnectionError: the connection broke, or the length was not the announced one.
+    """
+    import requests
+    import urllib3
+
+    try:
+        yield from response.raw.stream(_CHUNK, decode_content=False)
+    except urllib3.exceptions.HTTPError as error:
+        raise requests.ConnectionError(error) from error
 
 
 def _number(text: str) -> int | None:
