@@ -57,8 +57,9 @@ def download(source: Source, folder: str | Path) -> Path:
 
     folder = Path(folder)
     with locked(folder / ".lock"):
-        for stray in folder.glob("tmp*"):  # pooch's, of a run that was killed
-            stray.unlink(missing_ok=True)
+        for pattern in ("tmp*", ".partial-*"):  # pooch's and ours, of a run that was killed
+            for stray in folder.glob(pattern):
+                stray.unlink(missing_ok=True)
         expected = _with_trusted(source, folder)
         pooch.get_logger().setLevel(logging.WARNING)
         reasons = []
