@@ -15,13 +15,13 @@ class FaultyServer:
     Faults: a share in (0, 1): the connection drops after that share of what was asked for; `page`: a login page;
     `nothing`: an empty file; `longer` and `shorter`: a Content-Length half again too long, or half too short; a number
     from 400: that status; a function: it handles the request itself, given handler and content. `ranges = False`
-    ignores ranges; `etags = False` sends no ETag; `headers` are sent with every file; `delay` is the pause after every
-    64 KiB, seconds.
+    ignores ranges; `etags = False` sends no ETag; `if_range = False` ignores If-Range; `headers` are sent with every
+    file; `delay` is the pause after every 64 KiB, seconds.
     """
 
     def __init__(self, files=None, faults=()):
         self.files, self.faults = dict(files or {}), list(faults)
-        self.ranges = self.etags = True
+        self.ranges = self.etags = self.if_range = True
         self.delay, self.requests, self.headers = 0.0, [], {}
 
     @contextmanager
@@ -65,7 +65,8 @@ class FaultyServer:
         headers, status, total = {"ETag": tag} if self.etags else {}, 200, len(content)
         headers |= self.headers
         asked = handler.headers.get("Range")
-        if asked and self.ranges and handler.headers.get("If-Range", tag) == tag:
+        current = not self.if_range or handler.headers.get("If-Range", tag) == tag
+        if asked and self.ranges and current:
             start = int(asked.removeprefix("bytes=").rstrip("-"))
             if start >= total:
                 return self.send(handler, 416, b"", {"Content-Range": f"bytes */{total}"})

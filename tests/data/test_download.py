@@ -96,13 +96,22 @@ def test_a_whole_part_of_a_killed_run_is_not_fetched_again(server, tmp_path):
     assert files(tmp_path) == {"data.zip", TRUSTED}
 
 
-@pytest.mark.parametrize("ranges", [True, False])
-def test_a_file_that_changed_in_between_is_fetched_anew(server, tmp_path, monkeypatch, ranges):
-    monkeypatch.setattr(module, "ATTEMPTS", 1)
-    server.faults, server.ranges = [0.6], ranges
-    refused(source(server), tmp_path, "data.zip")
+@pytest.mark.parametrize("lacking", [None, "ranges", "etags", "if_range"])
+def test_a_file_that_changed_in_between_is_fetched_anew(server, tmp_path, monkeypatch, lacking):
+    if lacking:
+        setattr(server, lacking, False)
+    server.faults = [0.6]
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "ATTEMPTS", 1)
+        refused(source(server), tmp_path, "data.zip")
     server.files["/data.zip"] = archive(seed=1)
     assert download(source(server), tmp_path).read_bytes() == archive(seed=1)
+
+
+def test_bytes_of_the_primary_address_are_not_mixed_with_those_of_a_mirror(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "ATTEMPTS", 1)
+    server.faults, server.files["/mirror.zip"] = [0.6], archive(seed=1)
+    assert download(source(server, "/data.zip", "/mirror.zip"), tmp_path).read_bytes() == archive(seed=1)
 
 
 @pytest.mark.parametrize(("ranges", "etags"), [(False, True), (True, False)])
@@ -183,6 +192,7 @@ def test_a_file_of_the_users_is_checked_and_left_where_it_is(tmp_path):
     wanted = Source(name="data.zip", about="test data", kind="zip", addresses=())
     (tmp_path / "mine.zip").write_bytes(CONTENT)
     assert adopt(wanted, tmp_path / "mine.zip", tmp_path / "folder") == tmp_path / "mine.zip"
+    assert read_json(tmp_path / "folder" / TRUSTED)["data.zip"]["sha256"] == sha256_of(CONTENT)
     (tmp_path / "page.zip").write_bytes(b"<html>Log in</html>")
     for path, text in ((tmp_path / "page.zip", "a web page"), (tmp_path / "none.zip", "does not exist")):
         with pytest.raises(InputError, match=text):

@@ -44,7 +44,7 @@ class FakeFlickr(FaultyServer):
         if form["method"] == "flickr.photos.licenses.getInfo":
             return json.dumps({"stat": "ok", "licenses": {"license": LICENCES}}).encode()
         ids = [int(name[1:-4]) for name in self.files if name.endswith(".jpg")]
-        start = (int(form["page"]) - 1) * self.per_page
+        start = min(int(form["page"]) - 1, (len(ids) - 1) // self.per_page) * self.per_page  # the last page, repeated
         photos = [self.photo(i) for i in sorted(ids)[start : start + self.per_page]]
         return json.dumps(
             {"stat": "ok", "photos": {"page": 1, "pages": 99, "total": "12345", "photo": photos}}

@@ -12,7 +12,8 @@ K's test images near M's test images are no leak: that M's squares come from the
 sets of the released layout, `cs3-1` and `cs5-1`, with each other: their M's are different models. Training images near
 validation images are reported, but are no leak of a test split; they make the thresholds chosen there too hopeful.
 
-Perceptual hashes compare whole pictures: two squares cut from different places of one photograph are not found.
+Perceptual hashes compare whole pictures: two squares cut from different places of one photograph are not found, nor are
+mirrored copies.
 
 The released data drew K's split and M's split of the same photographs independently, so there M's test images are K's
 training images; a run on it reports them.
