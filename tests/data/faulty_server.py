@@ -10,13 +10,12 @@ PAGE = b"<!DOCTYPE html>\n<html><title>Log in</title></html>" + b" " * 600
 
 
 class FaultyServer:
-    """Serves `files` (path -> bytes) with ETags and ranges; each request uses up the next of `faults`.
+    """Serves `files` (path -> bytes, or a function of the handler); each request uses up the next of `faults`.
 
     Faults: a share in (0, 1): the connection drops after that share of what was asked for; `page`: a login page;
     `nothing`: an empty file; `longer` and `shorter`: a Content-Length half again too long, or half too short; a number
-    from 400: that status; a function: it handles the request itself, given handler and content. `ranges = False`
-    ignores ranges; `etags = False` sends no ETag; `if_range = False` ignores If-Range; `headers` are sent with every
-    file; `delay` is the pause after every 64 KiB, seconds.
+    from 400: that status. `ranges = False` ignores ranges; `etags = False` sends no ETag; `if_range = False` ignores
+    If-Range; `headers` are sent with every file; `delay` is the pause after every 64 KiB, seconds.
     """
 
     def __init__(self, files=None, faults=()):
@@ -55,8 +54,6 @@ class FaultyServer:
         content = self.files.get(handler.path.partition("?")[0])
         if callable(content):
             content = content(handler)
-        if callable(fault):
-            return fault(handler, content)
         if content is None or (isinstance(fault, int) and fault >= 400):
             return self.send(handler, fault or 404, PAGE, {"Retry-After": "0", "Content-Type": "text/html"})
         if fault in ("page", "nothing"):
