@@ -18,8 +18,8 @@ from unmask_tf.errors import InputError
 
 BITS = 256
 THRESHOLD = 50
-"""Forgives crops of up to 3 % a side (the tests marked photos measure it on photographs, where no two different pictures
-match up to 60). From 52 on, drawn scenes of the embedded dataset match: `make leaks EXTRA="--threshold 60"`."""
+"""Forgives crops of up to 3 % a side. The tests marked photos measure it on photographs, where no two different
+pictures match up to 60. From 52 on, drawn scenes of the embedded dataset match: `make leaks EXTRA="--threshold 60"`."""
 MAX_PAIRS = 1_000_000
 _ROWS, _COLUMNS = 32, 4096  # a block's distances fit into a core's cache
 _THREADS = 2
