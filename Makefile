@@ -66,7 +66,7 @@ RUN    = --profile '$(PROFILE)' $(if $(DATA),--data '$(DATA)') $(if $(LIMIT),--l
 HAVE_GPU = $(shell nvidia-smi -L 2>/dev/null | head -n 1)
 MARKS    = not slow$(if $(UNMASK_PHOTOS),, and not photos)$(if $(HAVE_GPU),, and not gpu)
 
-STAGES := data train-k evaluate-k train-m adversarial-training attack evaluate tables figures report compare reproduce study release-k release-m contact-sheet versions
+STAGES := data train-k evaluate-k train-m adversarial-training attack evaluate tables figures report compare reproduce study release-k release-m contact-sheet versions fetch flickr near-duplicates leaks
 .PHONY: help setup $(STAGES) inspect demo docs bench bench-attacks notebooks golden test test-kernels lint clean bench-k bench-k-training
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -151,6 +151,19 @@ notebooks: setup ## execute the notebooks; copies with outputs go to results/PRO
 
 bench: setup ## time K, M and the attacks on this machine
 	$(PY) benchmarks/bench_pieces.py --profile '$(PROFILE)' $(EXTRA)
+
+fetch: setup ## PROFILE=paper: the released data (or ARCHIVE=data.zip) and weights; FROM=sources: PASCAL-Part and VOC 2010
+	$(UNMASK) fetch --profile '$(PROFILE)' $(if $(DATA),--data '$(DATA)') $(if $(FROM),--from '$(FROM)') \
+		$(if $(ARCHIVE),--archive '$(ARCHIVE)') $(EXTRA)
+
+flickr: setup ## photographs of CLASSES=car,dog from Flickr, with attribution (FLICKR_API_KEY; EXTRA="--count 200")
+	$(UNMASK) flickr --classes '$(CLASSES)' $(EXTRA)
+
+near-duplicates: setup ## images that are nearly the same (FOLDERS="flickr imagenet voc"): a page with thumbnails
+	$(UNMASK) near-duplicates $(FOLDERS) $(EXTRA)
+
+leaks: setup ## test images that are near an image that K or M was trained or chosen on
+	$(UNMASK) leaks --profile '$(PROFILE)' $(if $(DATA),--data '$(DATA)') $(EXTRA)
 
 versions: setup ## compare the code of each kind of step with its lock (EXTRA=--other-results or --same-results updates it)
 	$(UNMASK) versions $(EXTRA)

@@ -28,6 +28,8 @@ OPTIONS = {
     *("extractor", "plugins", "workers", "threads", "ray"),
 }
 
+FETCHES = {"fetch", "flickr", "near-duplicates", "leaks"}
+
 
 @pytest.fixture
 def data(tmp_path):
@@ -64,7 +66,7 @@ def error_of(capsys, *arguments):
 
 
 def test_there_is_a_command_for_every_stage():
-    assert set(cli.commands) == STAGES | {"inspect", "demo", "contact-sheet", "versions", "tiny"}
+    assert set(cli.commands) == STAGES | {"inspect", "demo", "contact-sheet", "versions", "tiny", *FETCHES}
     for stage in STAGES:
         names = {option.lstrip("-") for parameter in cli.commands[stage].params for option in parameter.opts}
         assert names >= OPTIONS, stage

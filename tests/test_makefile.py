@@ -13,7 +13,7 @@ REPOSITORY = Path(__file__).parents[1]
 TARGETS = [
     *("help", "setup", "data", "train-k", "evaluate-k", "train-m", "attack", "evaluate", "tables", "figures", "report"),
     *("reproduce", "compare", "notebooks", "test", "lint", "bench", "clean", "golden", "contact-sheet"),
-    *("inspect", "demo", "release-k", "release-m"),
+    *("inspect", "demo", "docs", "release-k", "release-m", "fetch", "flickr", "near-duplicates", "leaks"),
     *("adversarial-training", "study", "bench-k", "bench-k-training", "bench-attacks", "versions", "test-kernels"),
 ]
 RUN_TARGETS = [

@@ -12,6 +12,7 @@ import click
 
 from unmask_tf import __version__
 from unmask_tf.classifiers.settings import RECIPES
+from unmask_tf.cli_fetch import COMMANDS as FETCH_COMMANDS
 from unmask_tf.config import PROFILES
 from unmask_tf.errors import InputError
 from unmask_tf.inspection.command import demo, inspect
@@ -57,6 +58,8 @@ def cli() -> None:
 
 cli.add_command(inspect)
 cli.add_command(demo)
+for command in FETCH_COMMANDS:
+    cli.add_command(command)
 
 
 def _prepared(options: dict[str, Any]) -> Run:
