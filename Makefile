@@ -15,6 +15,7 @@ EXTRA     ?=
 CLASS_SETS    ?=
 ARCHITECTURES ?=
 ATTACKS       ?=
+ATTACK_PRESET ?=
 DEFENCES      ?=
 EXTRACTOR     ?=
 AT_EPOCHS     ?=
@@ -58,7 +59,7 @@ UNMASK = $(PY) -m unmask_tf
 RUN    = --profile '$(PROFILE)' $(if $(DATA),--data '$(DATA)') $(if $(LIMIT),--limit '$(LIMIT)') \
 	$(if $(K_WEIGHTS),--k-weights '$(K_WEIGHTS)') $(if $(WORKERS),--workers '$(WORKERS)') $(if $(RAY),--ray '$(RAY)') \
 	$(if $(PLUGINS),--plugins '$(PLUGINS)') $(if $(CLASS_SETS),--class-sets '$(CLASS_SETS)') \
-	$(if $(ARCHITECTURES),--architectures '$(ARCHITECTURES)') $(if $(ATTACKS),--attacks '$(ATTACKS)') \
+	$(if $(ARCHITECTURES),--architectures '$(ARCHITECTURES)') $(if $(ATTACKS),--attacks '$(ATTACKS)') $(if $(ATTACK_PRESET),--attack-preset '$(ATTACK_PRESET)') \
 	$(if $(DEFENCES),--defences '$(DEFENCES)') $(if $(EXTRACTOR),--extractor '$(EXTRACTOR)') \
 	$(if $(AT_EPOCHS),--at-epochs '$(AT_EPOCHS)') $(EXTRA)
 
@@ -73,8 +74,8 @@ STAGES := data train-k evaluate-k train-m adversarial-training attack evaluate t
 
 help: ## list the targets
 	@echo 'make TARGET [PROFILE=mini|mini-full|photos|paper] [DATA=folder] [LIMIT=images] [K_WEIGHTS=file] [WORKERS=n]'
-	@echo '            [RAY=auto|address] [PLUGINS=module] [CLASS_SETS=a,b] [ARCHITECTURES=a,b] [ATTACKS=a,b] [DEFENCES=a,b]'
-	@echo '            [EXTRACTOR=name] [AT_EPOCHS=n] [IMAGE="files"] [EXTRA=options]'
+	@echo '            [RAY=auto|address] [PLUGINS=module] [CLASS_SETS=a,b] [ARCHITECTURES=a,b] [ATTACKS=a,b] [ATTACK_PRESET=name]'
+	@echo '            [DEFENCES=a,b] [EXTRACTOR=name] [AT_EPOCHS=n] [IMAGE="files"] [EXTRA=options]'
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
 		while IFS='|' read -r name text; do printf '  %-20s %s\n' "$$name" "$$text"; done
 

@@ -24,8 +24,8 @@ STAGES = {
     *("reproduce", "adversarial-training", "study", "release-k", "release-m"),
 }
 OPTIONS = {
-    *("profile", "data", "limit", "k-weights", "results", "class-sets", "architectures", "attacks", "defences"),
-    *("extractor", "plugins", "workers", "threads", "ray"),
+    *("profile", "data", "limit", "k-weights", "results", "class-sets", "architectures", "attacks", "attack-preset"),
+    *("defences", "extractor", "plugins", "workers", "threads", "ray"),
 }
 
 FETCHES = {"fetch", "flickr", "near-duplicates", "leaks"}
@@ -119,6 +119,7 @@ def test_a_class_set_the_data_does_not_know_is_named(capsys, data):
     [
         ("--architectures", "resnet50"),
         ("--attacks", "pgd_linf"),
+        ("--attack-preset", "strong"),
         ("--defences", "algorithm1"),
         ("--extractor", "mask_rcnn"),
     ],

@@ -29,6 +29,7 @@ OPTIONS = {
     "RAY": ("auto", "--ray"),
     "PLUGINS": ("mine,yours", "--plugins"),
     "CLASS_SETS": ("cs3a,cs5a", "--class-sets"),
+    "ATTACK_PRESET": ("strong", "--attack-preset"),
     "ARCHITECTURES": ("vgg16,resnet50", "--architectures"),
     "ATTACKS": ("pgd_linf,mia_l2", "--attacks"),
     "DEFENCES": ("none,um", "--defences"),

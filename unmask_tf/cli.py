@@ -32,6 +32,7 @@ _OPTIONS = (
     click.option("--class-sets", default="", help="Such as cs3a,cs5a; default: the profile's, or all of the data's."),
     click.option("--architectures", default="", help="M's, such as resnet50; default: the profile's."),
     click.option("--attacks", default="", help="Such as pgd_linf,mia_l2; default: the profile's."),
+    click.option("--attack-preset", help="released, written, eq1 or strong; default: the profile's."),
     click.option("--defences", default="", help="Such as none,at,um; default: the profile's."),
     click.option("--extractor", help="The part extractor; default: the profile's."),
     click.option("--at-epochs", type=int, help="At most this many epochs of adversarial training; default: profile's."),

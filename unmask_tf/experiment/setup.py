@@ -83,6 +83,7 @@ def prepare(
     class_sets: Sequence[str] = (),
     architectures: Sequence[str] = (),
     attacks: Sequence[str] = (),
+    attack_preset: str | None = None,
     defences: Sequence[str] = (),
     extractor: str | None = None,
     at_epochs: int | None = None,
@@ -96,7 +97,7 @@ def prepare(
         k_weights: K's weights; None: the profile's shipped ones, or where they are missing or know other parts than the
             data's, a K that the run trains.
         results: root of results; None: results/ of the checkout.
-        class_sets, architectures, attacks, defences, extractor: instead of the profile's; empty or None: the profile's.
+        class_sets, architectures, attacks, attack_preset, defences, extractor: instead of the profile's; empty or None: the profile's.
         at_epochs: at most this many epochs of adversarial training; None: the profile's, which a laptop can wait for.
 
     Raises:
@@ -107,6 +108,8 @@ def prepare(
     settings = replace(settings, **{name: tuple(value) for name, value in changes.items() if value})
     if attacks:
         settings = replace(settings, attack=replace(settings.attack, attacks=tuple(attacks)))
+    if attack_preset:
+        settings = replace(settings, attack=replace(settings.attack, preset=attack_preset))
     if extractor:
         settings = replace(settings, part_detector=replace(settings.part_detector, extractor=extractor))
     if at_epochs is not None:
