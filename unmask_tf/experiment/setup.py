@@ -97,7 +97,8 @@ def prepare(
         k_weights: K's weights; None: the profile's shipped ones, or where they are missing or know other parts than the
             data's, a K that the run trains.
         results: root of results; None: results/ of the checkout.
-        class_sets, architectures, attacks, attack_preset, defences, extractor: instead of the profile's; empty or None: the profile's.
+        class_sets, architectures, attacks, attack_preset, defences, extractor: instead of the profile's; empty or None:
+            the profile's.
         at_epochs: at most this many epochs of adversarial training; None: the profile's, which a laptop can wait for.
 
     Raises:
