@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from unmask_tf.data.build_parts import K_MANIFEST
 from unmask_tf.data.class_sources import Images
-from unmask_tf.data.placing import place_images
-from unmask_tf.data.splits import M_FRACTIONS, M_SEED, SPLITS, make_split, read_manifest, shares, write_manifest
+from unmask_tf.data.placing import check_folder, place_images
+from unmask_tf.data.splits import M_FRACTIONS, M_SEED, SPLITS, make_split, read_manifest, write_manifest
 from unmask_tf.errors import InputError
 
 M_MANIFEST = "splits/m.json"
@@ -32,6 +32,7 @@ def build_classes(
     root: Path,
     sources: Mapping[str, Images],
     test_sources: Mapping[str, Images],
+    classes: Iterable[str],
     *,
     fractions: Mapping[str, float] = M_FRACTIONS,
     seed: int = M_SEED,
@@ -46,6 +47,7 @@ def build_classes(
         sources: source's name -> its images, which are split.
         test_sources: the same, for images that are all for the test split; the other sources' test share is then left
             out, as in the paper, which tests on Flickr alone.
+        classes: those that must have images in each split.
         fractions, seed: of the split.
 
     Raises:
@@ -69,18 +71,15 @@ def build_classes(
     for source, images in test_sources.items():
         for class_name, files in images.items():
             plan |= {f"test/{class_name}/{source}_{path.name}": path for path in files}
-    classes = sorted({name for images in (*sources.values(), *test_sources.values()) for name in images})
+    classes = sorted(set(classes))
     for split in SPLITS:
-        built.counts[split] = {
-            name: sum(target.startswith(f"{split}/{name}/") for target in plan) for name in classes
-        }
+        built.counts[split] = {name: sum(target.startswith(f"{split}/{name}/") for target in plan) for name in classes}
         for name, count in built.counts[split].items():
             if not count:
                 raise InputError(f"there is no {split} image of '{name}'. Add a source, or choose other fractions.")
-    built_before = manifest.is_file()
-    if not built_before and (root / "classes").is_dir():
-        place_images(root / "classes", plan, built_before)
+    if not manifest.is_file():
+        check_folder(root / "classes", plan)
     splits = {split: [name for name in plan if name.startswith(f"{split}/")] for split in SPLITS}
-    write_manifest(manifest, splits, seed=seed, fractions=shares(splits))
-    place_images(root / "classes", plan, True)
+    write_manifest(manifest, splits, seed=seed, fractions=fractions)
+    place_images(root / "classes", plan)
     return built

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from unmask_tf.data.pascal_part_coco import Conversion, Entry, Summary, convert, write_coco
-from unmask_tf.data.placing import place_images
+from unmask_tf.data.placing import check_folder, place_images
 from unmask_tf.data.splits import K_FRACTIONS, K_SEED, SPLITS, make_split, released_split, shares, write_manifest
 from unmask_tf.errors import InputError
 
@@ -35,8 +35,8 @@ def build_parts(
         annotations: folder of `.mat` files.
         how: the conversion's settings.
         skip: go on without what is wrong; else it is an error.
-        released: folder of the released `train.json`, `val.json`, `test.json`, whose split is then taken; images in none
-            of them are left out.
+        released: folder of the released `train.json`, `val.json`, `test.json`, whose split is then taken; images
+            in none of them are left out.
         fractions, seed: of the split, otherwise.
         workers: processes; None: one a core, at most four.
 
@@ -75,7 +75,6 @@ def _write(
     seed: int,
 ) -> None:
     manifest = root / K_MANIFEST
-    built_before = manifest.is_file()
     if given is None:
         splits = make_split(found, fractions, seed)
         stored = {"seed": seed, "fractions": fractions}
@@ -85,12 +84,12 @@ def _write(
             raise InputError("the released split names none of these images. Check both folders.")
         stored = {"seed": None, "fractions": shares(splits)}
     plan = {f"{split}/{name}": Path(how.images) / name for split, names in splits.items() for name in names}
-    if not built_before and (root / "images").is_dir():
-        place_images(root / "images", plan, built_before)  # refuses a folder of the user's before anything is written
+    if not manifest.is_file():
+        check_folder(root / "images", plan)
     for split in SPLITS:
         (root / f"parts_{split}.json").unlink(missing_ok=True)
     write_manifest(manifest, splits, **stored)
-    place_images(root / "images", plan, True)
+    place_images(root / "images", plan)
     kind = "RLE" if how.polygons is None else f"polygons, tolerance {how.polygons:g}"
     info = {"description": f"PASCAL-Part, 44 parts; {kind}" + (", named as released" if how.as_released else "")}
     for split, names in splits.items():

@@ -146,7 +146,9 @@ def folder_images(root: str | Path, classes: Iterable[str]) -> Images:
     root = Path(root)
     images = {name: files for name in sorted(set(classes)) if (files := _image_files(root / name))}
     if not images:
-        raise InputError(f"{root} holds no images in folders named after the classes {', '.join(sorted(set(classes)))}.")
+        raise InputError(
+            f"{root} holds no images in folders named after the classes {', '.join(sorted(set(classes)))}."
+        )
     return images
 
 

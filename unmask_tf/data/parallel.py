@@ -20,13 +20,14 @@ def default_workers() -> int:
     return min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
-def in_processes(work: Callable[[T], R], items: Sequence[T], workers: int | None = None) -> Iterator[R]:
+def in_processes(work: Callable[[T], R], items: Sequence[T], workers: int | None = None, chunk: int = 1) -> Iterator[R]:
     """`work` of every item, in order.
 
     Args:
         work: a function of a module, or a `functools.partial` of one.
         items: what it is called with.
         workers: processes; None: `default_workers()`; 0 or 1: this process alone.
+        chunk: items that a process gets at a time.
 
     Raises:
         InputError: a process was killed.
@@ -40,7 +41,7 @@ def in_processes(work: Callable[[T], R], items: Sequence[T], workers: int | None
         min(workers, len(items)), mp_context=get_context("spawn"), initializer=_leave_interrupts_to_the_parent
     ) as pool:
         try:
-            yield from pool.map(work, items)
+            yield from pool.map(work, items, chunksize=chunk)
         except BrokenProcessPool as error:
             raise InputError(
                 "a worker process was killed, perhaps for want of memory. Run the same command again, with fewer "

@@ -30,7 +30,8 @@ _PIECE = 64  # files that are converted and kept together
 
 Entry = dict[str, Any]
 """A converted file: `name, file_name, height, width`, `parts` (a list of `part, object, bbox, area, segmentation`),
-`faults` ([kind, message]), `empty` (masks without a pixel) and `dropped` (raw names of parts that are none of the 44)."""
+`faults` ([kind, message]), `empty` (masks without a pixel) and `dropped` (raw names of parts that are none of
+the 44)."""
 
 
 @dataclass(frozen=True, kw_only=True)

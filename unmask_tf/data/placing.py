@@ -1,4 +1,4 @@
-"""Images of a built dataset: links to the files they come from or, on another disk, copies."""
+"""Images of a built dataset: copies of the files that they come from."""
 
 from __future__ import annotations
 
@@ -6,36 +6,45 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 
 from tqdm import tqdm
 
 from unmask_tf.errors import InputError
 
+_PARTIAL = ".partial-"
 
-def place_images(folder: Path, plan: Mapping[str, Path], built_before: bool) -> None:
-    """Makes a folder hold the planned images and nothing else.
 
-    Args:
-        folder: made if needed.
-        plan: path below the folder -> the image's file.
-        built_before: whether an earlier build may have left other files there, which are then removed.
+def check_folder(folder: Path, plan: Mapping[str, Path]) -> None:
+    """Refuses a folder that no build has made and that holds other files than the planned ones.
 
     Raises:
-        InputError: the folder has files of the user's, or cannot be written.
+        InputError: it does.
     """
-    strangers = [path for path in sorted(folder.rglob("*")) if path.is_file() or path.is_symlink()]
-    strangers = [path for path in strangers if path.relative_to(folder).as_posix() not in plan]
-    if strangers and not built_before:
+    strangers = _strangers(folder, plan)
+    if strangers:
         raise InputError(
             f"{folder} holds {len(strangers)} files that no build put there, such as {strangers[0].name}. Choose "
             "another data folder, or move them away."
         )
+
+
+def place_images(folder: Path, plan: Mapping[str, Path]) -> None:
+    """Makes a folder hold the planned images and nothing else; what is in place already stays.
+
+    Args:
+        folder: made if needed.
+        plan: path below the folder -> the image's file.
+
+    Raises:
+        InputError: the folder cannot be written.
+    """
     try:
-        for path in strangers:
+        for path in _strangers(folder, plan):
             path.unlink()
-        for name, source in tqdm(plan.items(), desc=f"images of {folder.name}", unit="image"):
+        for path in folder.rglob(f"{_PARTIAL}*"):
+            shutil.rmtree(path)
+        for name, source in tqdm(plan.items(), desc=f"copying to {folder.name}", unit="image"):
             _place(source, folder / name)
     except OSError as error:
         raise InputError(
@@ -44,20 +53,21 @@ def place_images(folder: Path, plan: Mapping[str, Path], built_before: bool) -> 
         ) from error
 
 
+def _strangers(folder: Path, plan: Mapping[str, Path]) -> list[Path]:
+    """Files below a folder that are not planned."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() or path.is_symlink())
+    return [path for path in files if path.relative_to(folder).as_posix() not in plan]
+
+
 def _place(source: Path, target: Path) -> None:
-    source = source.resolve()
+    status = source.stat()
     if target.is_file():
-        one, other = source.stat(), target.stat()
-        if os.path.samestat(one, other) or (one.st_size, one.st_mtime_ns) == (other.st_size, other.st_mtime_ns):
+        present = target.stat()
+        if (present.st_size, present.st_mtime_ns) == (status.st_size, status.st_mtime_ns):
             return
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".partial-") as folder:
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=_PARTIAL) as folder:
         temporary = Path(folder) / target.name
-        try:
-            os.link(source, temporary)
-        except OSError:  # another disk, or a file system without links
-            shutil.copyfile(source, temporary)
-            stat = source.stat()
-            with suppress(OSError):
-                os.utime(temporary, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        shutil.copyfile(source, temporary)
+        os.utime(temporary, ns=(status.st_atime_ns, status.st_mtime_ns))
         os.replace(temporary, target)

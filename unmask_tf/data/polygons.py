@@ -35,7 +35,7 @@ def mask_polygons(mask: np.ndarray, tolerance: float = 0.0, least_iou: float = L
             chosen = fewer
             break
         tolerance /= 2
-    return [(loop + (x1, y1)).ravel().astype(float).tolist() for loop in chosen]
+    return [np.add(loop, (x1, y1)).ravel().astype(float).tolist() for loop in chosen]
 
 
 def _iou(loops: list[np.ndarray], mask: np.ndarray) -> float:

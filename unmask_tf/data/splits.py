@@ -17,7 +17,6 @@ from typing import Any
 from unmask_tf.errors import InputError
 from unmask_tf.files import read_json, write_json
 
-
 SPLITS = ("train", "val", "test")
 K_FRACTIONS = {"train": 0.8, "val": 0.1, "test": 0.1}
 M_FRACTIONS = {"train": 0.5, "val": 0.1, "test": 0.4}
