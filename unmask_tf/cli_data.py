@@ -111,6 +111,8 @@ def _summary_text(summary: Summary, root: Path) -> str:
         f"[pascal-part] by part: {', '.join(f'{name} {count}' for name, count in sorted(summary.by_part.items()))}",
         f"[pascal-part] masks of no part of the 44: {dropped}; without a pixel: {summary.empty}",
     ]
+    if summary.in_no_split:
+        lines.append(f"[pascal-part] {summary.in_no_split} images are in none of the released splits, and left out")
     kinds: dict[str, list[str]] = {}
     for name, kind, message in summary.faults:
         kinds.setdefault(kind, []).append(name)

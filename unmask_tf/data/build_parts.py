@@ -61,7 +61,7 @@ def build_parts(
     found = {entry["file_name"]: entry for entry in entries if entry["parts"]}
     if not found:
         raise InputError(f"no file of {annotations} has a part of the 44 and its photograph in {how.images}.")
-    _write(root, found, how, given, fractions, seed)
+    summary.in_no_split = len(found) - _write(root, found, how, given, fractions, seed)
     shutil.rmtree(kept, ignore_errors=True)
     return summary
 
@@ -73,7 +73,8 @@ def _write(
     given: Mapping[str, tuple[str, ...]] | None,
     fractions: Mapping[str, float],
     seed: int,
-) -> None:
+) -> int:
+    """Writes everything; returns how many images the splits have."""
     manifest = root / K_MANIFEST
     if given is None:
         splits = make_split(found, fractions, seed)
@@ -94,3 +95,4 @@ def _write(
     info = {"description": f"PASCAL-Part, 44 parts; {kind}" + (", named as released" if how.as_released else "")}
     for split, names in splits.items():
         write_coco(root / f"parts_{split}.json", (found[name] for name in names), info)
+    return len(plan)

@@ -50,12 +50,12 @@ def read_annotation(path: str | Path) -> Annotation:
             masks differ in size.
     """
     path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path} does not exist. Check the path, or restore the file.")
     try:
         content = scipy.io.loadmat(path, squeeze_me=True, struct_as_record=False)
         found = content["anno"]
         image, objects = str(found.imname), [_object(entry) for entry in np.atleast_1d(found.objects)]
-    except FileNotFoundError as error:
-        raise InputError(f"{path} does not exist. Check the path, or restore the file.") from error
     except MemoryError:
         raise
     except Exception as error:  # loadmat raises whatever its readers meet in a damaged file.

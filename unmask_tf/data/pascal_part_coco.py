@@ -58,6 +58,7 @@ class Summary:
         by_part: part -> masks.
         dropped: raw part name -> masks that are no part of the 44.
         empty: masks without a pixel, which are left out.
+        in_no_split: images with parts that a given split does not name; they are left out.
         faults: (file's name, kind, message).
     """
 
@@ -67,6 +68,7 @@ class Summary:
     by_part: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
     empty: int = 0
+    in_no_split: int = 0
     faults: list[tuple[str, str, str]] = field(default_factory=list)
 
     def add(self, entry: Entry) -> None:
