@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import click
 
 from unmask_tf.errors import InputError
-from unmask_tf.taxonomy import UNMASK
 
 if TYPE_CHECKING:
     from unmask_tf.data.pascal_part_coco import Summary
@@ -17,21 +16,27 @@ if TYPE_CHECKING:
 
 _PATH = click.Path(path_type=Path)
 _DATA = click.option("--data", type=_PATH, help="Data folder; default: dataset/unmask.")
+_PROFILE = click.option(
+    "--profile", default="mini", show_default=True, help="Whose folder in dataset/, without --data."
+)
 _WORKERS = click.option("--workers", type=int, help="Processes; default: one a core, at most 4; 0: none.")
 _SHOWN = 10
 
 
-def _root(data: Path | None) -> Path:
+def _root(data: Path | None, profile_name: str = "paper") -> Path:
+    from unmask_tf.config import profile
     from unmask_tf.experiment.setup import ROOT
 
-    return data or ROOT / "dataset" / "unmask"
+    return data or ROOT / "dataset" / profile(profile_name).data
 
 
 def _taxonomy(root: Path) -> Taxonomy:
     from unmask_tf.experiment.setup import read_taxonomy
 
     if not root.is_dir():
-        raise InputError(f"the data folder {root} does not exist. Name yours (make DATA=folder, or --data folder).")
+        raise InputError(
+            f"the data folder {root} does not exist. Name yours (make DATA=folder, or --data folder), or build it."
+        )
     return read_taxonomy(root)
 
 
@@ -153,6 +158,7 @@ def class_images(
     """Gather the class sets' images for M and D, from VOC, ImageNet, Flickr and your own folders, with a split."""
     from unmask_tf.data.build_classes import build_classes
     from unmask_tf.data.class_sources import SYNSETS, Images, folder_images, imagenet_images, voc_images
+    from unmask_tf.taxonomy import UNMASK
 
     root = _root(data)
     taxonomy = _taxonomy(root) if root.is_dir() else UNMASK
@@ -196,11 +202,12 @@ def _synsets(text: str, known: Mapping[str, tuple[str, ...]]) -> dict[str, tuple
 
 
 @click.command("check-data")
-@_DATA
+@_PROFILE
+@click.option("--data", type=_PATH, help="Data folder; default: the profile's in dataset/.")
 @click.option("--class-sets", default="", help="Such as cs3a,cs5a; default: all of the taxonomy's.")
 @click.option("--csv", "csv_path", type=_PATH, help="Also write every finding, one a line, to this file.")
 @_WORKERS
-def check_data(data: Path | None, class_sets: str, csv_path: Path | None, workers: int | None) -> int:
+def check_data(profile: str, data: Path | None, class_sets: str, csv_path: Path | None, workers: int | None) -> int:
     """Check every image and label, look for copies across splits, and count the images (Table II).
 
     The exit status is 1 if there is a fault.
@@ -210,7 +217,7 @@ def check_data(data: Path | None, class_sets: str, csv_path: Path | None, worker
     from unmask_tf.report.dataset_table import table2_on_disk
     from unmask_tf.report.text import aligned
 
-    root = _root(data)
+    root = _root(data, profile)
     taxonomy = _taxonomy(root)
     names = [name.strip() for name in class_sets.split(",") if name.strip()] or list(taxonomy.class_sets)
     report = check(root, taxonomy, names, workers)
@@ -237,13 +244,14 @@ def _write_findings(path: Path, findings: list) -> None:
 
 
 @click.command("croissant")
-@_DATA
+@_PROFILE
+@click.option("--data", type=_PATH, help="Data folder; default: the profile's in dataset/.")
 @click.option("--out", type=_PATH, help="The file; default: croissant.json in the data folder.")
-def croissant(data: Path | None, out: Path | None) -> None:
+def croissant(profile: str, data: Path | None, out: Path | None) -> None:
     """Describe a data folder in the Croissant format, and validate the description with mlcroissant."""
     from unmask_tf.data.croissant import write_croissant
 
-    root = _root(data)
+    root = _root(data, profile)
     for warning in write_croissant(root, _taxonomy(root), out):
         click.echo(f"[croissant] {warning}")
     click.echo(f"[croissant] {out or root / 'croissant.json'}")
