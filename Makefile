@@ -71,7 +71,7 @@ HAVE_GPU = $(shell nvidia-smi -L 2>/dev/null | head -n 1)
 MARKS    = not slow$(if $(UNMASK_PHOTOS),, and not photos)$(if $(HAVE_GPU),, and not gpu)
 
 STAGES := data train-k evaluate-k train-m adversarial-training attack evaluate tables figures report compare reproduce study release-m contact-sheet versions
-.PHONY: help setup $(STAGES) inspect demo bench bench-attacks notebooks golden test test-kernels lint clean bench-k bench-k-training pascal-part class-images check-data croissant
+.PHONY: help setup $(STAGES) inspect demo bench bench-attacks notebooks golden test test-kernels lint clean bench-k bench-k-training pascal-part class-images check-data croissant bench-full
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -167,6 +167,9 @@ bench: setup ## time K, M and the attacks on this machine
 
 versions: setup ## compare the code of each kind of step with its lock (EXTRA=--other-results or --same-results updates it)
 	$(UNMASK) versions $(EXTRA)
+
+bench-full: setup ## the hours of a profile's whole run, from its steps and rates measured on this machine (PROFILE=paper)
+	$(PY) benchmarks/full_run.py --profile '$(PROFILE)' $(BUILT) $(EXTRA)
 
 bench-k: setup ## K against the original: speed, memory, part sets (DATA=folder of images, ORIGINAL_PYTHON=its python)
 	@mkdir -p results $(TMPDIR)

@@ -14,7 +14,7 @@ TARGETS = [
     *("help", "setup", "data", "train-k", "evaluate-k", "train-m", "attack", "evaluate", "tables", "figures", "report"),
     *("reproduce", "compare", "notebooks", "test", "lint", "bench", "clean", "golden", "contact-sheet"),
     *("inspect", "demo", "release-m"),
-    *("pascal-part", "class-images", "check-data", "croissant"),
+    *("pascal-part", "class-images", "check-data", "croissant", "bench-full"),
     *("adversarial-training", "study", "bench-k", "bench-k-training", "bench-attacks", "versions", "test-kernels"),
 ]
 RUN_TARGETS = [
