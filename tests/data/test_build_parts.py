@@ -179,6 +179,38 @@ def test_a_folder_of_the_users_own_images_is_left_alone(tmp_path, voc):
     assert not (tmp_path / "data" / "splits").exists()
 
 
+def test_annotations_of_the_users_own_are_left_alone(tmp_path, voc):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "parts_val.json").write_text("mine")
+    with pytest.raises(InputError, match=r"parts_val\.json is from no build"):
+        build(tmp_path / "data", voc)
+    assert (tmp_path / "data" / "parts_val.json").read_text() == "mine"
+    assert not (tmp_path / "data" / "splits").exists()
+
+
+def test_the_command_takes_the_released_split_where_it_lies_in_the_data_folder(tmp_path, voc, capsys):
+    names = sorted(f"{path.stem}.jpg" for path in (voc / "Annotations_Part").glob("*.mat"))
+    folder = tmp_path / "data" / "VOC2010"
+    folder.mkdir(parents=True)
+    for split, members in {"train": names[:3], "val": names[3:4], "test": names[4:6]}.items():
+        (folder / f"{split}.json").write_text(json.dumps({"images": [{"file_name": n} for n in members]}))
+    arguments = ["pascal-part", "--voc", str(voc), "--data", str(tmp_path / "data"), "--workers", "0"]
+    assert main(arguments) == 0
+    assert "7 images are in none of the released splits" in capsys.readouterr().out
+    assert [len(names) for names in read_manifest(tmp_path / "data/splits/k.json").splits.values()] == [3, 1, 2]
+
+
+def test_a_complete_pascal_part_is_compared_with_the_papers_counts(tmp_path, voc, capsys, monkeypatch):
+    monkeypatch.setattr("unmask_tf.data.pascal_part_names.FILES", 15)
+    arguments = ["pascal-part", "--voc", str(voc), "--data", str(tmp_path / "data"), "--workers", "0"]
+    assert main(arguments) == 0
+    masks = sum(map(len, written(tmp_path / "data").values()))
+    assert (
+        f"the paper: 9323 images with 180423 masks (difference {13 - 9323} and {masks - 180423})"
+        in capsys.readouterr().out
+    )
+
+
 @pytest.mark.parametrize("arguments", [("--split", "80/20"), ("--split", "80/10/20"), ("--polygons", "-1")])
 def test_options_that_make_no_sense_are_refused(tmp_path, voc, capsys, arguments):
     assert main(["pascal-part", "--voc", str(voc), "--data", str(tmp_path / "data"), *arguments]) == 2

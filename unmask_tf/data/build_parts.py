@@ -85,14 +85,18 @@ def _write(
             raise InputError("the released split names none of these images. Check both folders.")
         stored = {"seed": None, "fractions": shares(splits)}
     plan = {f"{split}/{name}": Path(how.images) / name for split, names in splits.items() for name in names}
+    written = [root / f"parts_{split}.json" for split in SPLITS]
     if not manifest.is_file():
         check_folder(root / "images", plan)
-    for split in SPLITS:
-        (root / f"parts_{split}.json").unlink(missing_ok=True)
+        for path in written:
+            if path.exists():
+                raise InputError(f"{path} is from no build. Choose another data folder, or move it away.")
+    for path in written:
+        path.unlink(missing_ok=True)
     write_manifest(manifest, splits, **stored)
     place_images(root / "images", plan)
     kind = "RLE" if how.polygons is None else f"polygons, tolerance {how.polygons:g}"
     info = {"description": f"PASCAL-Part, 44 parts; {kind}" + (", named as released" if how.as_released else "")}
-    for split, names in splits.items():
-        write_coco(root / f"parts_{split}.json", (found[name] for name in names), info)
+    for path, names in zip(written, splits.values(), strict=True):
+        write_coco(path, (found[name] for name in names), info)
     return len(plan)
