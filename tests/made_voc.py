@@ -54,16 +54,16 @@ def objects_of(class_name):
     return [(class_name, rectangle(2, 1, 36, 58), parts)]
 
 
-def make_voc(root, per_class=10, together=1):
-    """`per_class` images of each class alone, and `together` of a car with a person."""
+def make_voc(root, per_class=10, together=1, seed=0):
+    """`per_class` images of each class alone, and `together` of a car with a person; another seed, other pixels."""
     shown = {}
     for i, class_name in enumerate(CLASSES):
         for k in range(per_class):
             shown[f"2010_{i:03d}{k:03d}"] = (class_name,)
     for k in range(together):
         shown[f"2010_900{k:03d}"] = ("car", "person")
-    for seed, (name, classes) in enumerate(shown.items()):
-        save_photograph(root / "JPEGImages" / f"{name}.jpg", seed)
+    for i, (name, classes) in enumerate(shown.items()):
+        save_photograph(root / "JPEGImages" / f"{name}.jpg", seed + i)
         save_mat(root / "Annotations_Part" / f"{name}.mat", [o for c in classes for o in objects_of(c)])
         xml = "".join(f"<object><name>{c}</name></object>" for c in classes)
         (root / "Annotations").mkdir(exist_ok=True)

@@ -186,8 +186,11 @@ def class_images(
         each = ", ".join(f"{name} {count}" for name, count in counts.items())
         click.echo(f"[class-images] {part}: {sum(counts.values())} images ({each})")
     if built.left_out:
-        why = "the test images are Flickr's" if tests else "K is trained on them"
-        click.echo(f"[class-images] {built.left_out} of the test share are left out: {why}")
+        click.echo(f"[class-images] {built.left_out} of the test share are left out: the test images are Flickr's")
+    if built.seen_by_k:
+        click.echo(
+            f"[class-images] {built.seen_by_k} are left out: either K or M would see in training what tests the other"
+        )
 
 
 def _synsets(text: str, known: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:

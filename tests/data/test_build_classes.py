@@ -142,16 +142,27 @@ def test_with_flickr_only_flickr_is_tested_on(tmp_path, voc):
     assert built.left_out == 12
 
 
-def test_no_test_image_is_one_that_k_is_trained_on(tmp_path, voc):
+@pytest.mark.parametrize("with_flickr", [False, True])
+def test_neither_k_nor_m_sees_a_test_image_of_the_other(tmp_path, voc, with_flickr):
     images = voc_images(voc, CS3A).images
-    tested = {name: make_split([f.name for f in files], HALVES, 4)["test"] for name, files in images.items()}
-    seen = [tested["car"][0], tested["train"][1]]
-    splits = {"train": seen, "val": [tested["person"][0]], "test": []}
-    write_manifest(tmp_path / "data/splits/k.json", splits, seed=1, fractions={"train": 0.8, "val": 0.2, "test": 0})
-    built = build_classes(tmp_path / "data", {"voc": images}, {}, CS3A)
-    found = {name for names in targets(tmp_path / "data")["test"].values() for name in names}
-    assert built.left_out == 2
-    assert found == {f"voc_{n}" for names in tested.values() for n in names} - {f"voc_{n}" for n in seen}
+    m = {name: make_split([f.name for f in files], HALVES, 4) for name, files in images.items()}
+    k = {
+        "train": [m["car"]["test"][0], m["car"]["train"][0], m["train"]["test"][1]],
+        "val": [m["person"]["test"][0], m["car"]["train"][1]],
+        "test": [m["person"]["train"][2], m["person"]["test"][1], m["person"]["train"][3]],
+    }
+    write_manifest(tmp_path / "data/splits/k.json", k, seed=1, fractions={"train": 0.8, "val": 0.1, "test": 0.1})
+    flickr = {"flickr": folder_images(folder(tmp_path / "flickr", count=3), CS3A)} if with_flickr else {}
+    built = build_classes(tmp_path / "data", {"voc": images}, flickr, CS3A)
+    found = {
+        split: {name for names in classes.values() for name in names if name.startswith("voc_")}
+        for split, classes in targets(tmp_path / "data").items()
+    }
+    assert not found["test"] & {f"voc_{name}" for split in ("train", "val") for name in k[split]}
+    assert not (found["train"] | found["val"]) & {f"voc_{name}" for name in k["test"]}
+    assert built.seen_by_k == (2 if with_flickr else 5)
+    assert built.left_out == (12 if with_flickr else 0)
+    assert sum(map(len, found.values())) == 30 - built.seen_by_k - built.left_out
 
 
 def test_another_build_leaves_nothing_of_the_first(tmp_path, voc):

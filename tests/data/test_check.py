@@ -27,13 +27,14 @@ PHOTOS = Path(os.environ.get("UNMASK_PHOTOS") or "no photographs")
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    """A data folder built from a small VOC."""
+    """A data folder built from a small VOC, with M's images from another."""
     folder = tmp_path_factory.mktemp("built")
     make_voc(folder / "VOC2010")
     how = Conversion(images=str(folder / "VOC2010" / "JPEGImages"))
-    build_parts(folder / "data", folder / "VOC2010" / "Annotations_Part", how, fractions=M_FRACTIONS, seed=2, workers=0)
+    build_parts(folder / "data", folder / "VOC2010" / "Annotations_Part", how, fractions=M_FRACTIONS, workers=0)
     classes = UNMASK.members("cs5a")
-    build_classes(folder / "data", {"voc": voc_images(folder / "VOC2010", classes).images}, {}, classes)
+    make_voc(folder / "other", seed=1000)
+    build_classes(folder / "data", {"other": voc_images(folder / "other", classes).images}, {}, classes)
     return folder / "data"
 
 

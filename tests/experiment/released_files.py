@@ -30,11 +30,11 @@ def made(root, *command):
 
 def rebuilt(root, raw, class_sets="cs3a"):
     """The layout that `pascal-part` and `class-images` build, with test images of a Flickr folder."""
-    make_voc(raw / "VOC2010", per_class=10, together=0)
+    make_voc(raw / "VOC2010", per_class=20, together=0)
     for i, name in enumerate(("bird", "bottle", "car", "dog", "person", "train")):
         for k in range(2):
             save_photograph(raw / "flickr" / name / f"{k}.jpg", 5000 + 10 * i + k)
-    made(root, "pascal-part", "--voc", raw / "VOC2010", "--workers", "0")
+    made(root, "pascal-part", "--voc", raw / "VOC2010", "--split", "85/10/5", "--workers", "0")
     sources = ["--voc", raw / "VOC2010", "--flickr", raw / "flickr"]
     made(root, "class-images", *sources, "--class-sets", class_sets)
     return root

@@ -21,11 +21,14 @@ class Built:
 
     Attributes:
         counts: split -> class -> images.
-        left_out: images of the test share that were left out: K was trained on them, or there is a test source.
+        left_out: images of the test share, if there are test sources.
+        seen_by_k: images left out because K has them on the other side: in training or validation what M would be
+            tested on, or in testing what M would be trained on.
     """
 
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
     left_out: int = 0
+    seen_by_k: int = 0
 
 
 def build_classes(
@@ -39,8 +42,8 @@ def build_classes(
 ) -> Built:
     """Writes `classes/<split>/<class>/<source>_<file>` and `splits/m.json`.
 
-    Every class of every source is split by itself, by sorted names and seed. Test images that K is trained on (as
-    `splits/k.json` says) are left out, so that neither K nor M has seen a test image.
+    Every class of every source is split by itself, by sorted names and seed. VOC's images that would be for testing in
+    K's split (`splits/k.json`) or in M's, but not in both, are left out: neither K nor M has then seen a test image.
 
     Args:
         root: the data folder.
@@ -54,7 +57,8 @@ def build_classes(
         InputError: a split has no image of a class, or the folder holds other images.
     """
     manifest, k_manifest = root / M_MANIFEST, root / K_MANIFEST
-    trained = set(read_manifest(k_manifest).splits["train"]) if k_manifest.is_file() else set()
+    of_k = read_manifest(k_manifest).splits if k_manifest.is_file() else {}
+    tested = {name: split == "test" for split, names in of_k.items() for name in names}
     plan: dict[str, Path] = {}
     built = Built()
     for source, images in sources.items():
@@ -64,8 +68,10 @@ def build_classes(
                 raise InputError(f"two images of '{class_name}' in {source} have the same name. Rename one.")
             for split, chosen in (make_split(names, fractions, seed) if names else {}).items():
                 for name in chosen:
-                    if split == "test" and (test_sources or (source == "voc" and name in trained)):
+                    if split == "test" and test_sources:
                         built.left_out += 1
+                    elif source == "voc" and tested.get(name, split == "test") != (split == "test"):
+                        built.seen_by_k += 1
                     else:
                         plan[f"{split}/{class_name}/{source}_{name}"] = names[name]
     for source, images in test_sources.items():
