@@ -63,12 +63,16 @@ RUN    = --profile '$(PROFILE)' $(if $(DATA),--data '$(DATA)') $(if $(LIMIT),--l
 	$(if $(DEFENCES),--defences '$(DEFENCES)') $(if $(EXTRACTOR),--extractor '$(EXTRACTOR)') \
 	$(if $(AT_EPOCHS),--at-epochs '$(AT_EPOCHS)') $(EXTRA)
 
+BUILT   = $(if $(DATA),--data '$(DATA)')
+SOURCES = $(if $(CLASS_SETS),--class-sets '$(CLASS_SETS)') $(if $(VOC),--voc '$(VOC)') \
+	$(if $(IMAGENET),--imagenet '$(IMAGENET)') $(if $(FLICKR),--flickr '$(FLICKR)')
+
 # Tests that this machine cannot run are left out; EXTRA="-m slow" replaces the selection.
 HAVE_GPU = $(shell nvidia-smi -L 2>/dev/null | head -n 1)
 MARKS    = not slow$(if $(UNMASK_PHOTOS),, and not photos)$(if $(HAVE_GPU),, and not gpu)
 
 STAGES := data train-k evaluate-k train-m adversarial-training attack evaluate tables figures report compare reproduce study release-k release-m contact-sheet versions fetch flickr near-duplicates leaks
-.PHONY: help setup $(STAGES) inspect demo docs bench bench-attacks notebooks golden test test-kernels lint clean bench-k bench-k-training
+.PHONY: help setup $(STAGES) inspect demo docs bench bench-attacks notebooks golden test test-kernels lint clean bench-k bench-k-training pascal-part class-images check-data croissant bench-full
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -99,6 +103,18 @@ reproduce: setup ## everything: data, models, attacks, defence, tables, figures,
 
 data: setup ## draw the embedded dataset, or check the folder DATA
 	$(UNMASK) data $(RUN)
+
+pascal-part: setup ## build K's annotations and images from PASCAL-Part (VOC=VOC2010 folder; EXTRA="--skip --polygons 2")
+	$(UNMASK) pascal-part $(BUILT) $(if $(VOC),--voc '$(VOC)') $(EXTRA)
+
+class-images: setup ## gather M's and D's images (VOC=folder IMAGENET=folder FLICKR=folder; EXTRA="--folder mine")
+	$(UNMASK) class-images $(BUILT) $(SOURCES) $(EXTRA)
+
+check-data: setup ## check every image and label of the profile's folder or of DATA, and count them (Table II)
+	$(UNMASK) check-data --profile '$(PROFILE)' $(BUILT) $(if $(CLASS_SETS),--class-sets '$(CLASS_SETS)') $(EXTRA)
+
+croissant: setup ## describe the folder in the Croissant format
+	$(UNMASK) croissant --profile '$(PROFILE)' $(BUILT) $(EXTRA)
 
 train-k: setup ## train model K (parts) on the data; K_WEIGHTS=file copies it there
 	$(UNMASK) train-k $(RUN)
@@ -168,6 +184,9 @@ leaks: setup ## test images that are near an image that K or M was trained or ch
 
 versions: setup ## compare the code of each kind of step with its lock (EXTRA=--other-results or --same-results updates it)
 	$(UNMASK) versions $(EXTRA)
+
+bench-full: setup ## the hours of a profile's whole run, from its steps and rates measured on this machine (PROFILE=paper)
+	$(PY) benchmarks/full_run.py --profile '$(PROFILE)' $(BUILT) $(EXTRA)
 
 bench-k: setup ## K against the original: speed, memory, part sets (DATA=folder of images, ORIGINAL_PYTHON=its python)
 	@mkdir -p results $(TMPDIR)

@@ -41,7 +41,7 @@ def main(profile: str) -> None:
     """Prints images per second of a profile's models."""
     settings = profile_of(profile)
     quiet_and_deterministic(0)
-    from unmask_tf.attacks.advertorch_bridge import logits_and_gradients
+    from unmask_tf.attacks.module import logits_and_gradients
     from unmask_tf.classifiers.build import build_classifier
     from unmask_tf.classifiers.classifier import Classifier
     from unmask_tf.defense.extract import EXTRACTORS

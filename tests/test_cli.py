@@ -23,6 +23,7 @@ STAGES = {
     *("data", "train-k", "evaluate-k", "train-m", "attack", "evaluate", "tables", "figures", "report", "compare"),
     *("reproduce", "adversarial-training", "study", "release-k", "release-m"),
 }
+DATA_COMMANDS = {"pascal-part", "class-images", "check-data", "croissant"}
 OPTIONS = {
     *("profile", "data", "limit", "k-weights", "results", "class-sets", "architectures", "attacks", "attack-preset"),
     *("defences", "extractor", "plugins", "workers", "threads", "ray"),
@@ -66,7 +67,8 @@ def error_of(capsys, *arguments):
 
 
 def test_there_is_a_command_for_every_stage():
-    assert set(cli.commands) == STAGES | {"inspect", "demo", "contact-sheet", "versions", "tiny", *FETCHES}
+    others = {"inspect", "demo", "contact-sheet", "versions", "tiny"}
+    assert set(cli.commands) == STAGES | DATA_COMMANDS | FETCHES | others
     for stage in STAGES:
         names = {option.lstrip("-") for parameter in cli.commands[stage].params for option in parameter.opts}
         assert names >= OPTIONS, stage
@@ -75,7 +77,7 @@ def test_there_is_a_command_for_every_stage():
 def test_help_imports_no_heavy_library():
     script = (
         "import sys; from unmask_tf.cli import main\n"
-        "for arguments in (['--help'], ['inspect', '--help'], ['reproduce', '--help']):\n"
+        "for arguments in (['--help'], ['inspect', '--help'], ['pascal-part', '--help'], ['reproduce', '--help']):\n"
         "    main(arguments)\n"
         "print('loaded:', sorted({'tensorflow', 'keras', 'torch', 'numpy', 'pandas', 'matplotlib'} & set(sys.modules)))"
     )

@@ -14,6 +14,7 @@ TARGETS = [
     *("help", "setup", "data", "train-k", "evaluate-k", "train-m", "attack", "evaluate", "tables", "figures", "report"),
     *("reproduce", "compare", "notebooks", "test", "lint", "bench", "clean", "golden", "contact-sheet"),
     *("inspect", "demo", "docs", "release-k", "release-m", "fetch", "flickr", "near-duplicates", "leaks"),
+    *("pascal-part", "class-images", "check-data", "croissant", "bench-full"),
     *("adversarial-training", "study", "bench-k", "bench-k-training", "bench-attacks", "versions", "test-kernels"),
 ]
 RUN_TARGETS = [
@@ -122,6 +123,18 @@ def test_images_to_inspect_and_their_options_reach_the_command():
     line = make("-n", "inspect", "IMAGE='my dog.jpg' b.png", "K_WEIGHTS=k.h5", "EXTRA=--json").stdout.splitlines()[-1]
     assert line.endswith("-m unmask_tf inspect 'my dog.jpg' b.png --k-weights 'k.h5' --json")
     assert make("-n", "demo", "EXTRA=--json").stdout.splitlines()[-1].split()[-3:] == ["unmask_tf", "demo", "--json"]
+
+
+def test_sources_and_options_reach_the_commands_that_build_data():
+    line = make("-n", "pascal-part", "DATA=my data", "VOC=/VOC 2010", "EXTRA=--skip").stdout.splitlines()[-1]
+    assert line.endswith("-m unmask_tf pascal-part --data 'my data' --voc '/VOC 2010' --skip")
+    sources = ["VOC=v", "IMAGENET=i", "FLICKR=f", "CLASS_SETS=cs3a"]
+    line = make("-n", "class-images", "DATA=d", *sources).stdout.splitlines()[-1]
+    expected = "class-images --data 'd' --class-sets 'cs3a' --voc 'v' --imagenet 'i' --flickr 'f'"
+    assert " ".join(line.split()).endswith(expected)
+    for target in ("check-data", "croissant"):
+        line = make("-n", target, "PROFILE=paper", "DATA=d").stdout.splitlines()[-1]
+        assert line.split()[-5:] == [target, "--profile", "'paper'", "--data", "'d'"]
 
 
 def test_without_options_the_profile_is_mini():

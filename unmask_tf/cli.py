@@ -12,6 +12,7 @@ import click
 
 from unmask_tf import __version__
 from unmask_tf.classifiers.settings import RECIPES
+from unmask_tf.cli_data import COMMANDS as DATA_COMMANDS
 from unmask_tf.cli_fetch import COMMANDS as FETCH_COMMANDS
 from unmask_tf.config import PROFILES
 from unmask_tf.errors import InputError
@@ -57,10 +58,8 @@ def cli() -> None:
     """UnMask: detect and undo adversarial attacks by the parts an image shows."""
 
 
-cli.add_command(inspect)
-cli.add_command(demo)
-for command in FETCH_COMMANDS:
-    cli.add_command(command)
+for _command in (inspect, demo, *DATA_COMMANDS, *FETCH_COMMANDS):
+    cli.add_command(_command)
 
 
 def _prepared(options: dict[str, Any]) -> Run:
@@ -169,7 +168,7 @@ def evaluate_k(**options: Any) -> None:
     run = _prepared(options)
     step = Grid(run).evaluate_k()
     if step is None:
-        click.echo(f"[evaluate-k] {run.root} has no parts_test.json to score K on")
+        click.echo(f"[evaluate-k] {run.root} has no part annotations (parts_test.json) to score K on")
         return
     output = _run(run, options, [step])[step]
     publish_k(run.folder, "model_k", output)

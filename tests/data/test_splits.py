@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unmask_tf.data.splits import make_split, read_manifest, write_manifest
+from unmask_tf.data.splits import make_split, read_manifest, released_split, shares, write_manifest
 from unmask_tf.errors import InputError
 
 THIRDS = {"train": 0.8, "val": 0.1, "test": 0.1}
@@ -171,3 +171,32 @@ def test_overlapping_splits_are_not_written(tmp_path):
     with pytest.raises(InputError, match="'a' in 'x' and in 'y'"):
         write_manifest(tmp_path / "s.json", {"x": ["a"], "y": ["a"]}, seed=1, fractions={"x": 0.5, "y": 0.5})
     assert not list(tmp_path.iterdir())
+
+
+# --- a given split -------------------------------------------------------------------------------------------------
+
+
+def released(folder, **names):
+    for split in ("train", "val", "test"):
+        content = {"images": [{"id": i, "file_name": name} for i, name in enumerate(names.get(split, ()))]}
+        (folder / f"{split}.json").write_text(json.dumps(content))
+    return folder
+
+
+def test_the_released_split_is_read_from_the_part_annotations(tmp_path):
+    found = released_split(released(tmp_path, train=["b.jpg", "a.jpg"], val=["c.jpg"]))
+    assert found == {"train": ("a.jpg", "b.jpg"), "val": ("c.jpg",), "test": ()}
+    assert shares(found) == {"train": pytest.approx(2 / 3), "val": pytest.approx(1 / 3), "test": 0}
+    write_manifest(tmp_path / "k.json", found, seed=None, fractions=shares(found))
+    assert read_manifest(tmp_path / "k.json").seed is None
+
+
+def test_a_released_split_that_repeats_an_image_or_lacks_a_file_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"names 'a\.jpg', which train\.json names as well"):
+        released_split(released(tmp_path, train=["a.jpg"], test=["a.jpg"]))
+    (tmp_path / "test.json").write_text('{"images": [1]}')
+    with pytest.raises(InputError, match=r"test\.json is no COCO JSON"):
+        released_split(tmp_path)
+    (tmp_path / "val.json").unlink()
+    with pytest.raises(InputError, match=r"val\.json does not exist"):
+        released_split(tmp_path)

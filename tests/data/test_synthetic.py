@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -347,6 +348,17 @@ def test_another_configuration_replaces_the_dataset(tmp_path) -> None:
     before = _files(tmp_path)
     build_dataset(tmp_path, other_seed)
     assert _files(tmp_path)["images/train/000000.png"] != before["images/train/000000.png"]
+
+
+@pytest.mark.parametrize("counts", [(0, 0, 0), (1, 0, 1)])
+def test_a_split_may_have_no_part_images(tmp_path, counts) -> None:
+    few = replace(TINY, parts_images=counts)
+    build_dataset(tmp_path, few)
+    found = [(tmp_path / f"parts_{split}.json").is_file() for split in ("train", "val", "test")]
+    assert found == [count > 0 for count in counts]
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    build_dataset(tmp_path, few)  # it is finished
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
 def test_foreign_data_is_never_overwritten(tmp_path) -> None:

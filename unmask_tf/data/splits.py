@@ -17,13 +17,20 @@ from typing import Any
 from unmask_tf.errors import InputError
 from unmask_tf.files import read_json, write_json
 
+SPLITS = ("train", "val", "test")
+K_FRACTIONS = {"train": 0.8, "val": 0.1, "test": 0.1}
+M_FRACTIONS = {"train": 0.5, "val": 0.1, "test": 0.4}
+"""Shares and seeds of the released code, for PASCAL-Part's images (K) and VOC's (M)."""
+K_SEED, M_SEED = 100, 4
+
 
 @dataclass(frozen=True)
 class SplitManifest:
-    """A split as stored: split name -> file names, and the seed and fractions that made it."""
+    """A split as stored: split name -> file names, and the seed and fractions that made it (seed None: a given split,
+    such as the released one, whose fractions are then what they came to)."""
 
     splits: Mapping[str, tuple[str, ...]]
-    seed: int
+    seed: int | None
     fractions: Mapping[str, float]
 
 
@@ -64,9 +71,9 @@ def make_split(names: Iterable[str], fractions: Mapping[str, float], seed: int) 
 
 
 def write_manifest(
-    path: str | Path, splits: Mapping[str, Iterable[str]], *, seed: int, fractions: Mapping[str, float]
+    path: str | Path, splits: Mapping[str, Iterable[str]], *, seed: int | None, fractions: Mapping[str, float]
 ) -> None:
-    """Writes {"names": {split: [names]}, "seed": int, "fractions": [[split, share], ...]} atomically.
+    """Writes {"names": {split: [names]}, "seed": int or null, "fractions": [[split, share], ...]} atomically.
 
     The fractions are a list because their order decides the split.
 
@@ -105,12 +112,41 @@ def read_manifest(path: str | Path, root: str | Path | None = None) -> SplitMani
     return manifest
 
 
+def released_split(folder: str | Path) -> dict[str, tuple[str, ...]]:
+    """The split of released part annotations: the image files that `train.json`, `val.json` and `test.json` name.
+
+    Raises:
+        InputError: a file is missing or no COCO JSON, or an image is in two splits.
+    """
+    splits: dict[str, tuple[str, ...]] = {}
+    home: dict[str, str] = {}
+    for split in SPLITS:
+        path = Path(folder) / f"{split}.json"
+        content = read_json(path)
+        try:
+            names = sorted(Path(entry["file_name"]).name for entry in content["images"])
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{path} is no COCO JSON: its 'images' lack a file_name ({error!r}).") from error
+        for name in names:
+            if home.setdefault(name, split) != split:
+                raise InputError(f"{path} names '{name}', which {home[name]}.json names as well. Restore the files.")
+        splits[split] = tuple(names)
+    return splits
+
+
+def shares(splits: Mapping[str, Iterable[str]]) -> dict[str, float]:
+    """Split -> its share of all names, for the manifest of a given split."""
+    counts = {split: len(tuple(names)) for split, names in splits.items()}
+    total = sum(counts.values())
+    return {split: count / total for split, count in counts.items()} if total else {}
+
+
 def _parse(content: Any, path: Path) -> SplitManifest:
     if not isinstance(content, dict) or not {"names", "seed", "fractions"} <= content.keys():
         raise InputError(f"{path} lacks 'names', 'seed' or 'fractions'. Make the split again.")
     names, seed, fractions = content["names"], content["seed"], content["fractions"]
-    if not isinstance(seed, int) or isinstance(seed, bool):
-        raise InputError(f"{path} has the seed {seed!r}; give a whole number.")
+    if seed is not None and (not isinstance(seed, int) or isinstance(seed, bool)):
+        raise InputError(f"{path} has the seed {seed!r}; give a whole number, or null for a given split.")
     try:
         fractions = dict(fractions)
     except (TypeError, ValueError) as error:

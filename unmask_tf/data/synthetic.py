@@ -166,7 +166,8 @@ def build_dataset(root: str | Path, config: SyntheticConfig, taxonomy: Taxonomy 
 
     A finished dataset of the same configuration is kept (missing files are drawn again), one of another configuration
     is replaced, and an interrupted build continues after its last finished split. Every image has its own seed,
-    (seed, stream, split, index), and does not depend on how much of the dataset is drawn.
+    (seed, stream, split, index), and does not depend on how much of the dataset is drawn. A split without part images
+    gets no `parts_<split>.json`.
 
     Args:
         root: folder of the dataset; made if needed.
@@ -181,7 +182,7 @@ def build_dataset(root: str | Path, config: SyntheticConfig, taxonomy: Taxonomy 
     done = set(_known_state(root, digest))
     units = list(_units(root, config))
     for name, stream, split, files in units:
-        expected = [*files, root / f"parts_{split}.json"] if stream == "images" else files
+        expected = [*files, root / f"parts_{split}.json"] if files and stream == "images" else files
         if not all(path.is_file() for path in expected):
             done.discard(name)
     if (root / "manifest.json").exists():
@@ -199,8 +200,6 @@ def build_dataset(root: str | Path, config: SyntheticConfig, taxonomy: Taxonomy 
                 write_part_instances(root / f"parts_{split}.json", images, taxonomy)
             elif files:
                 _draw(partial(_draw_class, config=config, split=split), files, bar)
-            elif stream == "images":
-                write_part_instances(root / f"parts_{split}.json", [], taxonomy)
             done.add(name)
             write_json(root / "building.json", {"hash": digest, "done": sorted(done)})
     write_json(root / "manifest.json", {"hash": digest, "config": asdict(config), "done": sorted(done)})

@@ -14,6 +14,7 @@ from typing import Any
 from unmask_tf.attacks import ATTACKS, threat_model
 from unmask_tf.classifiers import CLASSIFIERS
 from unmask_tf.classifiers.settings import AdversarialTrainingConfig, with_recipe
+from unmask_tf.data.layout import part_files
 from unmask_tf.defense.defences import DEFENCES, Defence, trust
 from unmask_tf.defense.extract import EXTRACTORS
 from unmask_tf.errors import InputError
@@ -258,7 +259,7 @@ class Grid:
 
     def evaluate_k(self) -> Step | None:
         """K's average precision on the test images; None where the data has no part annotations to score it on."""
-        if not (self.run.root / "parts_test.json").is_file() or self.profile.part_detector.extractor != "mask_rcnn":
+        if not part_files(self.run.root, "test")[0].is_file() or self.profile.part_detector.extractor != "mask_rcnn":
             return None
         annotations, images = self.run.part_images("test")
         settings = evaluate_k.Settings(config=self.k_config(), parts=self.run.taxonomy.parts, limit=self.profile.limit)

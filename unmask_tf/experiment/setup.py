@@ -9,6 +9,7 @@ from pathlib import Path
 from unmask_tf.config import Profile, profile
 from unmask_tf.data.class_images import list_class_images
 from unmask_tf.data.images import IMAGE_SUFFIXES
+from unmask_tf.data.layout import part_files
 from unmask_tf.errors import InputError
 from unmask_tf.experiment.step import Files
 from unmask_tf.files import sha256
@@ -54,7 +55,7 @@ class Run:
         Raises:
             InputError: they are missing.
         """
-        annotations, folder = self.root / f"parts_{split}.json", self.root / "images" / split
+        annotations, folder = part_files(self.root, split)
         if not annotations.is_file() or not folder.is_dir():
             raise InputError(
                 f"{annotations} and {folder} are needed for model K, and are not both there. dataset/README.md says "
