@@ -161,6 +161,7 @@ def evaluate_k(**options: Any) -> None:
     from unmask_tf.experiment.publish import publish_k
     from unmask_tf.files import read_json
     from unmask_tf.report.model_k import part_table
+    from unmask_tf.report.table import plain
 
     run = _prepared(options)
     step = Grid(run).evaluate_k()
@@ -169,7 +170,7 @@ def evaluate_k(**options: Any) -> None:
         return
     output = _run(run, options, [step])[step]
     publish_k(run.folder, "model_k", output)
-    click.echo(part_table(read_json(output.path)) + f"[evaluate-k] {run.folder / 'rows' / 'model_k.json'}")
+    click.echo(plain(part_table(read_json(output.path))) + f"[evaluate-k] {run.folder / 'rows' / 'model_k.json'}")
 
 
 @cli.command("train-k")
@@ -220,7 +221,8 @@ def adversarial_training(recipe: str, epsilons: str, images: int | None, **optio
     from unmask_tf.experiment.line_search import line_search
     from unmask_tf.experiment.publish import publish
     from unmask_tf.report.figures import write_figures
-    from unmask_tf.report.line_search import write_line_search
+    from unmask_tf.report.results import Results
+    from unmask_tf.report.tables import write_tables
 
     run = _prepared(options)
     try:
@@ -229,7 +231,8 @@ def adversarial_training(recipe: str, epsilons: str, images: int | None, **optio
         raise InputError(f"the epsilons to compare are '{epsilons}'. Give numbers, such as 1,2,4.") from error
     steps = line_search(run, recipe, budgets, images)
     publish(run.folder, f"line_search_{recipe}", steps, _run(run, options, steps))
-    _tell("adversarial-training", [*write_line_search(run.folder), *write_figures(run.folder)])
+    results = Results(run.folder)
+    _tell("adversarial-training", [*write_tables(results), *write_figures(results)])
 
 
 @cli.command()
@@ -238,30 +241,35 @@ def study(**options: Any) -> None:
     """M's accuracy under the four presets of the attacks: where the paper's numbers come from."""
     from unmask_tf.experiment.publish import publish
     from unmask_tf.experiment.study import study as steps_of
-    from unmask_tf.report.study import study as render
+    from unmask_tf.report.results import Results
+    from unmask_tf.report.study import write_study
+    from unmask_tf.report.table import plain
 
     run = _prepared(options)
     steps = steps_of(run)
     publish(run.folder, "study", steps, _run(run, options, steps))
-    click.echo(render(run.folder))
+    for table in write_study(Results(run.folder)):
+        click.echo("\n".join([f"{table.title}\n", plain(table), *table.notes]) + "\n")
 
 
 @cli.command()
 @_run_options
 def tables(**options: Any) -> None:
-    """Tables II, III and IV, the AUCs, and the line search's table, from the rows."""
+    """Tables I to IV, the detection, and every other table that there are rows for: Markdown, CSV and LaTeX."""
+    from unmask_tf.report.results import Results
     from unmask_tf.report.tables import write_tables
 
-    _tell("tables", write_tables(_folder(options)))
+    _tell("tables", write_tables(Results(_folder(options))))
 
 
 @cli.command()
 @_run_options
 def figures(**options: Any) -> None:
-    """Figures 2 to 5, from the rows."""
+    """Figures 1 to 5 as far as there are rows for them: PNG and PDF."""
     from unmask_tf.report.figures import write_figures
+    from unmask_tf.report.results import Results
 
-    _tell("figures", write_figures(_folder(options)))
+    _tell("figures", write_figures(Results(_folder(options))))
 
 
 def _tell(name: str, paths: Sequence[Path]) -> None:
@@ -272,7 +280,7 @@ def _tell(name: str, paths: Sequence[Path]) -> None:
 @cli.command()
 @_run_options
 def report(**options: Any) -> None:
-    """Tables, figures, report.md and the summary, from the rows."""
+    """Tables, figures, report.html, report.md and the summary, from the rows."""
     _report(_folder(options))
 
 
@@ -281,7 +289,7 @@ def _report(folder: Path) -> None:
     from unmask_tf.report.summary import summary
 
     path = write_report(folder)
-    click.echo(summary(folder) + f"\nThe whole report, with figures: {path}")
+    click.echo(summary(folder) + f"The whole report         {path}")
 
 
 @cli.command()
