@@ -15,6 +15,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
 from PIL import Image
 
 from unmask_tf.defense.alignment import roc_curve
@@ -288,13 +289,15 @@ def figure1(case: Mapping[str, Any]) -> Figure:
         line = ("#56B4E9", "-") if part in expected else ("#E69F00", "--")
         style = {"fill": False, "edgecolor": line[0], "linestyle": line[1], "linewidth": 1.5}
         axis.add_patch(Rectangle((x1 - 0.5, y1 - 0.5), x2 - x1, y2 - y1, **style))
+        text = axis.text(x1, y1, part, fontsize=6, color="black", va="bottom", clip_on=True)
+        text.set_path_effects([withStroke(linewidth=2, foreground="white")])
     axis, similarities = grid[0, 3], case["similarities"]
     told = {case["model_answer"]: "what M says", case["answer"]: "UnMask's answer"}
     colours = [_DEFENCE_COLOURS["um" if name == case["answer"] else "none"] for name in similarities]
     axis.barh(list(similarities), list(similarities.values()), color=colours)
     for i, (name, value) in enumerate(similarities.items()):
         axis.text(value + 0.02, i, f"{value:.2f} {told.get(name, '')}", va="center", fontsize=8)
-    axis.set(xlim=(0, 1), title="Similarity of the seen parts\nwith each class's")
+    axis.set(xlim=(0, 1.5), xticks=(0, 0.5, 1), title="Similarity of the seen parts\nwith each class's")
     axis.invert_yaxis()
     seen = {part for part, *_ in case["parts"]}
     lines = [
@@ -328,7 +331,9 @@ def write_figures(results: Results) -> list[Path]:
     if not found or results.find("grid"):
         if case := first_case(results.gallery):
             found["figure1"] = figure1(case)
-        found |= {"figure4": figure4(results.accuracy), "figure5": figure5(results.detections)}
+        found["figure4"] = figure4(results.accuracy)
+        if results.detections:
+            found["figure5"] = figure5(results.detections)
         if (known := results.overlap) is not None:
             found["figure_overlap"] = figure_overlap(known)
         if counted := confusions(results.grid):

@@ -47,7 +47,8 @@ def part_table(model_k: Mapping[str, Any]) -> Table:
     notes = []
     for name, title in _LINES.items():
         boxes = f" (boxes {number(model_k[f'{name}_bbox'], 3)})" if masks and f"{name}_bbox" in model_k else ""
-        notes += [f"{title}: {number(model_k[name], 3)}{boxes}."] * (name in model_k)
+        if name in model_k:
+            notes.append(f"{title}: {number(model_k[name], 3)}{boxes}.")
     return Table("model_k", "Model K: average precision by part", head, rows, notes)
 
 

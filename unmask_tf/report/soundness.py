@@ -135,7 +135,7 @@ def threats_table(row_sets: Sequence[RowSet]) -> Table:
         knows = sorted({name for names in given["knows"] for name in names})
         rows.append([attack_label(*attack), ", ".join(sorted(set(given["preset"]))), " and ".join(knows), *numbers])
     head = ["Attack", "Preset", "Knows", "Step ([0, 1] pixels)", "Iterations", "Restarts"]
-    return Table("attacks", "The attacks", head, rows)
+    return Table("attacks", "The attacks", head, rows, sentences(row_sets))
 
 
 def checks_table(row_sets: Sequence[RowSet]) -> Table:
@@ -147,7 +147,7 @@ def checks_table(row_sets: Sequence[RowSet]) -> Table:
         for check, where in by_check(by_attack, found).items()
     ]
     head = ["Check", "Verdict", "It means", "Where"]
-    return Table("checks", "Checks of the attacks", head, rows, sentences(row_sets))
+    return Table("checks", "Checks of the attacks", head, rows)
 
 
 def sentences(row_sets: Iterable[RowSet]) -> list[str]:

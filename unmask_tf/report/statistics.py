@@ -6,6 +6,7 @@ Intervals are of 95 %: Wilson's of shares, and percentiles of a bootstrap over i
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -71,7 +72,10 @@ def resampled(statistic: Callable[..., np.ndarray], *sizes: int) -> np.ndarray:
     sets = tuple(np.arange(size) for size in sizes)
     rng = np.random.default_rng(SEED)
     options = {"n_resamples": REPEATS, "vectorized": True, "method": "percentile", "rng": rng}
-    return stats.bootstrap(sets, of_drawn, **options).bootstrap_distribution
+    with warnings.catch_warnings():
+        # A statistic may be undefined for some images; its interval is then left out.
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+        return stats.bootstrap(sets, of_drawn, **options).bootstrap_distribution
 
 
 def accuracies(row_sets: Iterable[RowSet]) -> pd.Series:

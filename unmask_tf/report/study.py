@@ -64,24 +64,12 @@ def study_tables(results: Results) -> list[Table]:
     )
     title = "M's accuracy without a defence under the presets of the attacks"
     told = [_verdict(preset, under) for preset, under in found.items()]
+    mean_title = f"{title}: means over models, class sets and strengths"
+    check_head = ["Preset", "Check", "It means", "Where"]
     return [
         Table("study", title, ["M", "CS", "Attack", "n", "No attack", *found], rows, notes, "study"),
-        Table(
-            "study_means",
-            f"{title}: means over models, class sets and strengths",
-            ["Attack", *found],
-            means,
-            (),
-            "study",
-        ),
-        Table(
-            "study_checks",
-            "What the checks say of the presets",
-            ["Preset", "Check", "It means", "Where"],
-            checks,
-            told,
-            "study",
-        ),
+        Table("study_means", mean_title, ["Attack", *found], means, told, "study"),
+        Table("study_checks", "Checks that attacks of the presets failed", check_head, checks, (), "study"),
     ]
 
 

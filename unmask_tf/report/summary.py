@@ -29,6 +29,10 @@ def _accuracies(results: Results, under_attack: bool) -> list[str]:
     return [f"{label(name, DEFENCES)} {_beside(value, paper.get(name))}" for name, value in ours.items()]
 
 
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
 def _part(numbers: pd.Series, under_attack: bool) -> pd.Series:
     return numbers[(numbers.index.get_level_values("attack") != "none") == under_attack]
 
@@ -74,7 +78,7 @@ def summary(folder: Path) -> str:
     if model_k := results.model_k():
         lines.append(f"K's mAP at IoU 0.5       {_beside(model_k['map50'], read_published().map)}")
     lines += cut_short(results)
-    lines.append(f"Soundness                {_sound(results)}: {folder / 'report.html'}#checks")
+    lines.append(f"Soundness                {_sound(results)} (report.html#attacks)")
     return "\n".join(lines) + "\n"
 
 
@@ -90,14 +94,15 @@ def plain_words(results: Results) -> list[str]:
     paper = means(read_published().accuracy)
     if {"none", "um"} <= {*before} & {*under}:
         lines += [
-            f"Without an attack M is right on {before['none']:.0%} of the images, UnMask on {before['um']:.0%}.",
-            f"Under attack M is right on {under['none']:.0%}, UnMask on {under['um']:.0%} (means over all attacks; the "
-            f"paper: {paper['none']:.0f} % and {paper['um']:.0f} %).",
+            f"Without an attack M is right on {_percent(before['none'])} of the images, UnMask on "
+            f"{_percent(before['um'])}.",
+            f"Under attack M is right on {_percent(under['none'])}, UnMask on {_percent(under['um'])} (means over all "
+            f"attacks; the paper: {paper['none']:.0f} % and {paper['um']:.0f} %).",
         ]
     if "at" in under:
-        lines.append(f"The usual defence, adversarial training (AT), is right on {under['at']:.0%} under attack.")
+        lines.append(f"The usual defence, adversarial training (AT), is right on {_percent(under['at'])} under attack.")
     if worst := _worst(results):
-        lines.append(f"Where it does worst, UnMask is right on {worst[0]:.0%} ({worst[1]}).")
+        lines.append(f"Where it does worst, UnMask is right on {_percent(worst[0])} ({worst[1]}).")
     if len(area := results.auc.dropna()):
         lines.append(
             f"Of an attacked and a benign image UnMask finds the attacked one the more suspicious in "
