@@ -331,10 +331,11 @@ def test_reproduce_goes_from_the_data_to_the_report_and_a_second_time_computes_n
     given = ["--k-weights", home / "k.h5"]
     printed = run_cli(home, "reproduce", *given)
     folder = home / "results" / "mini"
-    assert printed.splitlines()[-1] == f"The whole report, with figures: {folder / 'report.md'}"
+    assert printed.splitlines()[-1] == f"The whole report         {folder / 'report.html'}"
     # 2 trainings, 4 attacks, parts of 4 image sets, 12 answers and those of the validation images, K's evaluation.
     assert computed(home) == 2 + 4 + 4 + 13 + 1
-    expected = {"rows/grid.csv", "rows/grid.json", "rows/model_k.json", "report.md", "table4.md", "figure5.png"}
+    expected = {"rows/grid.csv", "rows/grid.json", "rows/model_k.json", "rows/gallery.json"}
+    expected |= {"report.html", "report.md", "table4.md", "table4.tex", "figure1.png", "figure5.pdf"}
     assert all((folder / name).is_file() for name in expected)
     again = run_cli(home, "reproduce", *given)
     assert computed(home) == 24

@@ -111,6 +111,15 @@ def test_what_is_made_from_rows_makes_the_rows_first(target):
     assert all("--limit '20'" in line for line in lines)
 
 
+@pytest.mark.parametrize("target", ["tables", "figures", "report"])
+def test_committed_rows_are_enough_and_nothing_is_run_first(target):
+    lines = make("-n", target, "ROWS=results/reference", "PROFILE=photos").stdout.splitlines()
+    told = [" ".join(line.split()) for line in lines if "-m unmask_tf" in line]
+    assert [line.partition("-m ")[2] for line in told] == [
+        f"unmask_tf {target} --profile 'photos' --results 'results/reference'"
+    ]
+
+
 def test_the_recipe_reaches_adversarial_training_alone():
     line = make("-n", "adversarial-training", "RECIPE=madry", "LIMIT=30").stdout.splitlines()[-1]
     assert " ".join(line.split()).endswith("adversarial-training --profile 'mini' --limit '30' --recipe 'madry'")
