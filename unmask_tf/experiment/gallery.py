@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 CASES = 72
 """At most; every outcome of every attack has its turn, so that failures are shown as openly as successes."""
+_SMALL = 96
+"""Pixels of a side above which images are compressed more, so that a page of them stays below 10 MB."""
 
 
 def write_gallery(run: Run, outputs: Mapping[Step, Output]) -> None:
@@ -110,5 +112,6 @@ def _picture(image: np.ndarray) -> str:
     from unmask_tf.data.pixels import to_8bit
 
     buffer = io.BytesIO()
-    Image.fromarray(to_8bit(image.clip(0, 1))).save(buffer, "JPEG", quality=90, subsampling=0)
+    fine = {"quality": 90, "subsampling": 0} if len(image) <= _SMALL else {"quality": 75}
+    Image.fromarray(to_8bit(image.clip(0, 1))).save(buffer, "JPEG", **fine)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"

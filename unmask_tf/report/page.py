@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import numpy as np
 
 from unmask_tf.files import write_text
 from unmask_tf.report.cells import ATTACKS, DEFENCES, attack_label, label, setup_labels
-from unmask_tf.report.compare import claims_table, expectation
+from unmask_tf.report.compare import expectation
 from unmask_tf.report.figures import write_figures
 from unmask_tf.report.results import Results
 from unmask_tf.report.statistics import Detection
@@ -23,8 +23,34 @@ from unmask_tf.report.table import Table, markdown, span
 from unmask_tf.report.tables import all_tables, write_tables
 
 _FILES = Path(__file__).parent / "assets"
-_DETAILS = ("part_errors", "model_k", "study_checks", "table3")
+_FOLDED = ("part_errors", "model_k", "study_checks", "table3")
 """Tables that the page shows folded."""
+_FIGURES = {
+    "figure1": "An attacked image, what K sees in it, and the verdict",
+    "figure2": "Validation accuracy over the ε of adversarial training",
+    "figure3": "Validation accuracy under each attack",
+    "figure4": "Accuracy under attack per class set",
+    "figure5": "ROC curves of the detection",
+    "figure_classes": "UM's answers under attack",
+    "figure_overlap": "AUC and accuracy over the overlap of parts",
+}
+# Anchor -> heading, and the figures and tables that stand there.
+_SECTIONS = {
+    "idea": ("The idea on a real case", "figure1"),
+    "accuracy": ("Accuracy", "means figure4 table4"),
+    "claims": ("Claims of the paper", "claims"),
+    "detection": ("Detection", "figure5 detection verdicts table3"),
+    "attacks": ("The attacks and their checks", "attacks checks"),
+    "overlap": ("Class sets and the overlap of parts", "table2 table1 figure_overlap overlap overlap_correlations"),
+    "classes": ("Class by class", "figure_classes per_class part_errors"),
+    "model_k": ("Model K", "model_k model_k_classes"),
+    "line_search": (
+        "The ε of adversarial training",
+        "figure2 figure3 line_search_choice line_search "
+        "figure2-madry figure3-madry line_search_choice-madry line_search-madry",
+    ),
+    "study": ("The presets of the attacks", "study_means study study_checks"),
+}
 
 
 @dataclass(frozen=True)
@@ -42,77 +68,29 @@ class Section:
     parts: Sequence[str | Table | tuple[str, str]]
 
 
-# Name, title, and the figures (with their description) and tables that stand there.
-_SECTIONS: tuple[tuple[str, str, tuple[str | tuple[str, str], ...]], ...] = (
-    ("idea", "The idea on a real case", (("figure1", "An attacked image, what K sees in it, and the verdict"),)),
-    ("accuracy", "Accuracy", ("means", ("figure4", "Accuracy under attack per class set"), "table4")),
-    ("claims", "Claims of the paper", ("claims",)),
-    ("detection", "Detection", (("figure5", "ROC curves of the detection"), "detection", "verdicts", "table3")),
-    ("attacks", "The attacks and their checks", ("attacks", "checks")),
-    (
-        "overlap",
-        "Class sets and the overlap of parts",
-        (
-            "table2",
-            "table1",
-            ("figure_overlap", "AUC and accuracy over the overlap"),
-            "overlap",
-            "overlap_correlations",
-        ),
-    ),
-    ("classes", "Class by class", (("figure_classes", "UM's answers under attack"), "per_class", "part_errors")),
-    ("model_k", "Model K", ("model_k", "model_k_classes")),
-    ("study", "The presets of the attacks", ("study_means", "study", "study_checks")),
-)
-
-
-def sections(results: Results, tables: Mapping[str, Table], figures: Sequence[str]) -> list[Section]:
+def sections(results: Results, tables: Mapping[str, Table], figures: Collection[str]) -> list[Section]:
     """The report of a run. No times: the same rows give the same text.
 
     Args:
         tables: by name.
         figures: names of those that were drawn.
     """
-    found = []
-    searched = sorted(name.removeprefix("figure2") for name in figures if name.startswith("figure2"))
-    layout = [
-        *_SECTIONS,
-        *(
-            (
-                f"line_search{suffix}",
-                f"The ε of adversarial training ({suffix.lstrip('-') or 'released'})",
-                (
-                    (f"figure2{suffix}", "Validation accuracy over ε"),
-                    (f"figure3{suffix}", "Validation accuracy under each attack"),
-                    f"line_search_choice{suffix}",
-                    f"line_search{suffix}",
-                ),
-            )
-            for suffix in searched
-        ),
+    there = {name: (name, _FIGURES[name.partition("-")[0]]) for name in figures} | dict(tables)
+    found = [
+        Section(name, title, [there[part] for part in wanted.split() if part in there])
+        for name, (title, wanted) in _SECTIONS.items()
     ]
-    for name, title, wanted in layout:
-        there = [
-            tables[part] if isinstance(part, str) else part
-            for part in wanted
-            if (part in tables if isinstance(part, str) else part[0] in figures)
-        ]
-        if there:
-            found.append(Section(name, title, there))
     absent = {"study": "the presets of the attacks", "line_search": "Figures 2 and 3"}
+    absent = {name: what for name, what in absent.items() if not results.find(name)}
     absent |= {} if "figure1" in figures else {"gallery": "Figure 1 and the gallery"}
-    lines = [
-        f"Not made yet: {what} (`{results.how_to_make(name)}`)."
-        for name, what in absent.items()
-        if name == "gallery" or not results.find(name)
-    ]
+    lines = [f"Not made yet: {what} (`{results.how_to_make(name)}`)." for name, what in absent.items()]
     software = sorted({" ".join(pair) for r in results.grid for pair in r.header.versions.items()})
     least, sizes = min(r.n for r in results.grid), span(r.n for r in results.grid)
-    lines += [f"{sizes} test images per number; one image of {least} is {100 / least:.1f} points."]
+    lines.append(f"{sizes} test images per number; one image of {least} is {100 / least:.1f} points.")
     if repaired := sum(r.header.nan_images for r in results.grid if r.header.defence == "none"):
         lines.append(f"The attacks gave NaN for {repaired} images, which were attacked again.")
     lines += [f"Software: {'; '.join(software)}."] if software else []
-    return [*found, Section("about", "About these numbers", lines)]
+    return [section for section in found if section.parts] + [Section("about", "About these numbers", lines)]
 
 
 def write_report(folder: Path) -> Path:
@@ -129,7 +107,7 @@ def write_report(folder: Path) -> Path:
     tables = all_tables(results)
     write_tables(results, tables)
     figures = [path.stem for path in write_figures(results) if path.suffix == ".png"]
-    made = sections(results, tables | {"claims": claims_table(results)}, figures)
+    made = sections(results, tables, figures)
     intro = [expectation(results.grid[0].header.data), *plain_words(results)]
     write_text(folder / "report.md", report_markdown(results, intro, made))
     write_text(folder / "report.html", report_html(results, intro, made))
@@ -167,9 +145,8 @@ def report_html(results: Results, intro: Sequence[str], made: Sequence[Section])
         intro=intro,
         sections=made,
         image=image,
-        folded=_DETAILS,
-        # Inside a script element only `</` could end it.
-        content=content.replace("</", "<\\/"),
+        folded=_FOLDED,
+        content=content.replace("<", "\\u003c"),  # nothing in it may end the script element
         style=(_FILES / "report.css").read_text("utf-8"),
         script=(_FILES / "report.js").read_text("utf-8"),
     )

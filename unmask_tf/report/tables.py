@@ -20,6 +20,7 @@ from unmask_tf.report.cells import (
     rank,
     setup_labels,
 )
+from unmask_tf.report.compare import claims_table
 from unmask_tf.report.line_search import line_search_tables, searches
 from unmask_tf.report.model_k import model_k_tables
 from unmask_tf.report.overlap import overlap_tables
@@ -186,7 +187,7 @@ def all_tables(results: Results) -> dict[str, Table]:
     tables: list[Table] = []
     if results.find("grid") or not (results.find("study") or results.find("line_search")):
         made = (table1, table2, table3, table4, detection_table, means_table, verdicts_table)
-        made += (class_table, part_errors_table)
+        made += (claims_table, class_table, part_errors_table)
         tables += [make(results) for make in made]
         tables += [threats_table(results.grid), checks_table(results.grid)]
         tables += [*model_k_tables(results), *overlap_tables(results.overlap)]
