@@ -71,7 +71,7 @@ FROM_ROWS = $(if $(ROWS),--profile '$(PROFILE)' --results '$(ROWS)' $(EXTRA),$(R
 HAVE_GPU = $(shell nvidia-smi -L 2>/dev/null | head -n 1)
 MARKS    = not slow$(if $(UNMASK_PHOTOS),, and not photos)$(if $(HAVE_GPU),, and not gpu)
 
-STAGES := data train-k evaluate-k train-m adversarial-training attack evaluate tables figures report compare reproduce study release-m contact-sheet versions
+STAGES := data train-k evaluate-k train-m adversarial-training attack evaluate tables figures report compare claims reproduce study release-m contact-sheet versions
 .PHONY: help setup $(STAGES) inspect demo bench bench-attacks notebooks golden test test-kernels lint clean bench-k bench-k-training
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -133,6 +133,9 @@ report: $(if $(ROWS),setup,evaluate) ## both, report.html and the summary, with 
 
 compare: setup ## compare the results with the paper's; with K_WEIGHTS=file, that K with ours on the same images
 	$(UNMASK) compare $(RUN)
+
+claims: setup ## test every claim on the committed rows, or on ROWS=results; writes CLAIMS.md, fails on a miss
+	$(UNMASK) claims $(if $(ROWS),--results '$(ROWS)') $(EXTRA)
 
 study: setup ## M's accuracy under the four presets of the attacks: where the paper's numbers come from
 	$(UNMASK) study $(RUN)

@@ -11,7 +11,20 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[1]
 TARGETS = [
-    *("help", "setup", "data", "train-k", "evaluate-k", "train-m", "attack", "evaluate", "tables", "figures", "report"),
+    *(
+        "help",
+        "setup",
+        "data",
+        "train-k",
+        "evaluate-k",
+        "train-m",
+        "attack",
+        "evaluate",
+        "tables",
+        "figures",
+        "report",
+        "claims",
+    ),
     *("reproduce", "compare", "notebooks", "test", "lint", "bench", "clean", "golden", "contact-sheet"),
     *("inspect", "demo", "release-m"),
     *("adversarial-training", "study", "bench-k", "bench-k-training", "bench-attacks", "versions", "test-kernels"),

@@ -331,6 +331,20 @@ def compare(ours: Path | None, canvas: int | None, **options: Any) -> None:
     click.echo(render(run.folder))
 
 
+@cli.command()
+@click.option("--results", type=click.Path(path_type=Path), help="Root of the results; default: results/reference.")
+def claims(results: Path | None) -> int:
+    """Test every claim on the rows there are, and fail where one comes out otherwise than expected."""
+    from unmask_tf.experiment.setup import ROOT
+    from unmask_tf.report.claims_list import write_claims
+
+    reference = ROOT / "results" / "reference"
+    folder = results or reference
+    said, missed = write_claims(folder, ROOT / "CLAIMS.md" if folder == reference else folder / "claims.md")
+    click.echo("\n".join([*missed, said]))
+    return 1 if missed else 0
+
+
 @cli.command(hidden=True)
 @click.argument("folder", type=click.Path(path_type=Path))
 def tiny(folder: Path) -> None:
