@@ -58,7 +58,8 @@ def claims_markdown(found: Mapping[str, list[Claim]], path: Path = TABLE) -> str
     ]
     intro = (
         "`make claims` tests every claim on the committed rows in `results/reference/`, and fails where one comes out "
-        "otherwise than `results/claims.json` expects; `make claims ROWS=results` tests your own run. It writes this file."
+        "otherwise than `results/claims.json` expects; `make claims ROWS=results` tests your own run. It writes "
+        "this file."
     )
     tables = [
         Table("runs", "", ["Profile", "Data", "Command that makes the rows", "Minutes on 2 cores"], about),
