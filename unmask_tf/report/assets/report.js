@@ -131,7 +131,7 @@
       ...listed("i", "Seen, not expected", seen.filter((part) => !one.expected.includes(part))),
       ...listed("span", "Expected, not seen", one.expected.filter((part) => !seen.includes(part))));
     const bars = Object.entries(one.similarities).map(([name, value]) => {
-      const role = name === one.model_answer ? " said" : name === one.answer ? " best" : "";
+      const role = name === one.answer ? " best" : name === one.model_answer ? " said" : "";
       const fill = make("div", { style: `width:${100 * value}%` });
       return make("div", { class: "bar" + role }, make("span", {}, name), make("div", {}, fill), value.toFixed(2));
     });
