@@ -9,15 +9,14 @@ from made_rows import case, grid, published_rows, results, row_set, search, trai
 
 from unmask_tf.errors import InputError
 from unmask_tf.report.drawing import save
+from unmask_tf.report.figure1 import figure1, first_case
 from unmask_tf.report.figures import (
-    figure1,
     figure2,
     figure3,
     figure4,
     figure5,
     figure_classes,
     figure_overlap,
-    first_case,
     write_figures,
 )
 from unmask_tf.report.line_search import searches
