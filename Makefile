@@ -20,6 +20,9 @@ DEFENCES      ?=
 EXTRACTOR     ?=
 AT_EPOCHS     ?=
 
+# Results whose rows are enough for tables, figures and report: nothing is run first (ROWS=results/reference).
+ROWS ?=
+
 # Each candidate is run, because a version manager's shim may exist for a Python that is not installed.
 PYTHON ?= $(shell for p in python3.11 python3 python3.13 python3.12 python3.10 python; do \
 	"$$p" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1 \
@@ -66,12 +69,13 @@ RUN    = --profile '$(PROFILE)' $(if $(DATA),--data '$(DATA)') $(if $(LIMIT),--l
 BUILT   = $(if $(DATA),--data '$(DATA)')
 SOURCES = $(if $(CLASS_SETS),--class-sets '$(CLASS_SETS)') $(if $(VOC),--voc '$(VOC)') \
 	$(if $(IMAGENET),--imagenet '$(IMAGENET)') $(if $(FLICKR),--flickr '$(FLICKR)')
+FROM_ROWS = $(if $(ROWS),--profile '$(PROFILE)' --results '$(ROWS)' $(EXTRA),$(RUN))
 
 # Tests that this machine cannot run are left out; EXTRA="-m slow" replaces the selection.
 HAVE_GPU = $(shell nvidia-smi -L 2>/dev/null | head -n 1)
 MARKS    = not slow$(if $(UNMASK_PHOTOS),, and not photos)$(if $(HAVE_GPU),, and not gpu)
 
-STAGES := data train-k evaluate-k train-m adversarial-training attack evaluate tables figures report compare reproduce study release-k release-m contact-sheet versions fetch flickr near-duplicates leaks
+STAGES := data train-k evaluate-k train-m adversarial-training attack evaluate tables figures report compare claims reproduce study release-k release-m contact-sheet versions fetch flickr near-duplicates leaks
 .PHONY: help setup $(STAGES) inspect demo docs bench bench-attacks notebooks golden test test-kernels lint clean bench-k bench-k-training pascal-part class-images check-data croissant bench-full
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -134,17 +138,20 @@ attack: setup ## attack every M
 evaluate: setup ## extract parts with K and let every defence answer
 	$(UNMASK) evaluate $(RUN)
 
-tables: evaluate ## Tables II to IV and the AUCs, from the rows
-	$(UNMASK) tables $(RUN)
+tables: $(if $(ROWS),setup,evaluate) ## Tables I to IV and all others, from the rows: Markdown, CSV, LaTeX (ROWS=results/reference)
+	$(UNMASK) tables $(FROM_ROWS)
 
-figures: evaluate ## the figures, from the rows
-	$(UNMASK) figures $(RUN)
+figures: $(if $(ROWS),setup,evaluate) ## Figures 1 to 5, from the rows: PNG and PDF
+	$(UNMASK) figures $(FROM_ROWS)
 
-report: evaluate ## tables, figures and the summary, with the paper's numbers
-	$(UNMASK) report $(RUN)
+report: $(if $(ROWS),setup,evaluate) ## both, report.html and the summary, with the paper's numbers
+	$(UNMASK) report $(FROM_ROWS)
 
 compare: setup ## compare the results with the paper's; with K_WEIGHTS=file, that K with ours on the same images
 	$(UNMASK) compare $(RUN)
+
+claims: setup ## test every claim on the committed rows, or on ROWS=results; writes CLAIMS.md, fails on a miss
+	$(UNMASK) claims $(if $(ROWS),--results '$(ROWS)') $(EXTRA)
 
 study: setup ## M's accuracy under the four presets of the attacks: where the paper's numbers come from
 	$(UNMASK) study $(RUN)

@@ -13,8 +13,9 @@ from PIL import Image
 
 from unmask_tf.cli import cli, main
 from unmask_tf.config import PROFILES
+from unmask_tf.experiment.rows import read_bundle
 from unmask_tf.experiment.setup import prepare, read_taxonomy
-from unmask_tf.files import sha256
+from unmask_tf.files import read_json, sha256
 from unmask_tf.taxonomy import Taxonomy
 
 REPOSITORY = Path(__file__).parents[1]
@@ -336,11 +337,22 @@ def test_reproduce_goes_from_the_data_to_the_report_and_a_second_time_computes_n
     given = ["--k-weights", home / "k.h5"]
     printed = run_cli(home, "reproduce", *given)
     folder = home / "results" / "mini"
-    assert printed.splitlines()[-1] == f"The whole report, with figures: {folder / 'report.md'}"
+    assert printed.splitlines()[-1] == f"The whole report         {folder / 'report.html'}"
     # 2 trainings, 4 attacks, parts of 4 image sets, 12 answers and those of the validation images, K's evaluation.
     assert computed(home) == 2 + 4 + 4 + 13 + 1
-    expected = {"rows/grid.csv", "rows/grid.json", "rows/model_k.json", "report.md", "table4.md", "figure5.png"}
+    expected = {"rows/grid.csv", "rows/grid.json", "rows/model_k.json", "rows/gallery.json"}
+    expected |= {"report.html", "report.md", "table4.md", "table4.tex", "figure1.png", "figure5.pdf"}
     assert all((folder / name).is_file() for name in expected)
+    rows = {
+        (r.header.key, row["image"]): row for r in read_bundle(folder / "rows", "grid") for _, row in r.rows.iterrows()
+    }
+    cases = read_json(folder / "rows" / "gallery.json")["cases"]
+    assert {case["attack"] for case in cases} == {"none", "pgd_linf"}
+    for case in cases:
+        row = rows[case["key"], case["image"]]
+        assert [case[name] for name in ("true", "answer", "score")] == row[["true", "answer", "score"]].tolist()
+        assert [part for part, *_ in case["parts"]] == row["parts"].split()
+        assert case["similarities"][case["model_answer"]] == row["similarity"]
     again = run_cli(home, "reproduce", *given)
     assert computed(home) == 24
     assert "[train_m] 2 of 2 finished before" in again

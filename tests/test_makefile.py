@@ -11,7 +11,20 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[1]
 TARGETS = [
-    *("help", "setup", "data", "train-k", "evaluate-k", "train-m", "attack", "evaluate", "tables", "figures", "report"),
+    *(
+        "help",
+        "setup",
+        "data",
+        "train-k",
+        "evaluate-k",
+        "train-m",
+        "attack",
+        "evaluate",
+        "tables",
+        "figures",
+        "report",
+        "claims",
+    ),
     *("reproduce", "compare", "notebooks", "test", "lint", "bench", "clean", "golden", "contact-sheet"),
     *("inspect", "demo", "docs", "release-k", "release-m", "fetch", "flickr", "near-duplicates", "leaks"),
     *("pascal-part", "class-images", "check-data", "croissant", "bench-full"),
@@ -111,6 +124,15 @@ def test_what_is_made_from_rows_makes_the_rows_first(target):
     lines = [line for line in make("-n", target, "LIMIT=20").stdout.splitlines() if "-m unmask_tf" in line]
     assert [re.search(r"-m unmask_tf (\S+)", line)[1] for line in lines] == ["evaluate", target]
     assert all("--limit '20'" in line for line in lines)
+
+
+@pytest.mark.parametrize("target", ["tables", "figures", "report"])
+def test_committed_rows_are_enough_and_nothing_is_run_first(target):
+    lines = make("-n", target, "ROWS=results/reference", "PROFILE=photos").stdout.splitlines()
+    told = [" ".join(line.split()) for line in lines if "-m unmask_tf" in line]
+    assert [line.partition("-m ")[2] for line in told] == [
+        f"unmask_tf {target} --profile 'photos' --results 'results/reference'"
+    ]
 
 
 def test_the_recipe_reaches_adversarial_training_alone():

@@ -164,6 +164,7 @@ def evaluate_k(**options: Any) -> None:
     from unmask_tf.experiment.publish import publish_k
     from unmask_tf.files import read_json
     from unmask_tf.report.model_k import part_table
+    from unmask_tf.report.table import plain
 
     run = _prepared(options)
     step = Grid(run).evaluate_k()
@@ -172,7 +173,7 @@ def evaluate_k(**options: Any) -> None:
         return
     output = _run(run, options, [step])[step]
     publish_k(run.folder, "model_k", output)
-    click.echo(part_table(read_json(output.path)) + f"[evaluate-k] {run.folder / 'rows' / 'model_k.json'}")
+    click.echo(plain(part_table(read_json(output.path))) + f"[evaluate-k] {run.folder / 'rows' / 'model_k.json'}")
 
 
 @cli.command("train-k")
@@ -240,7 +241,8 @@ def adversarial_training(recipe: str, epsilons: str, images: int | None, **optio
     from unmask_tf.experiment.line_search import line_search
     from unmask_tf.experiment.publish import publish
     from unmask_tf.report.figures import write_figures
-    from unmask_tf.report.line_search import write_line_search
+    from unmask_tf.report.results import Results
+    from unmask_tf.report.tables import write_tables
 
     run = _prepared(options)
     try:
@@ -249,7 +251,8 @@ def adversarial_training(recipe: str, epsilons: str, images: int | None, **optio
         raise InputError(f"the epsilons to compare are '{epsilons}'. Give numbers, such as 1,2,4.") from error
     steps = line_search(run, recipe, budgets, images)
     publish(run.folder, f"line_search_{recipe}", steps, _run(run, options, steps))
-    _tell("adversarial-training", [*write_line_search(run.folder), *write_figures(run.folder)])
+    results = Results(run.folder)
+    _tell("adversarial-training", [*write_tables(results), *write_figures(results)])
 
 
 @cli.command()
@@ -258,30 +261,35 @@ def study(**options: Any) -> None:
     """M's accuracy under the four presets of the attacks: where the paper's numbers come from."""
     from unmask_tf.experiment.publish import publish
     from unmask_tf.experiment.study import study as steps_of
-    from unmask_tf.report.study import study as render
+    from unmask_tf.report.results import Results
+    from unmask_tf.report.study import write_study
+    from unmask_tf.report.table import plain
 
     run = _prepared(options)
     steps = steps_of(run)
     publish(run.folder, "study", steps, _run(run, options, steps))
-    click.echo(render(run.folder))
+    for table in write_study(Results(run.folder)):
+        click.echo("\n".join([f"{table.title}\n", plain(table), *table.notes]) + "\n")
 
 
 @cli.command()
 @_run_options
 def tables(**options: Any) -> None:
-    """Tables II, III and IV, the AUCs, and the line search's table, from the rows."""
+    """Tables I to IV, the detection, and every other table that there are rows for: Markdown, CSV and LaTeX."""
+    from unmask_tf.report.results import Results
     from unmask_tf.report.tables import write_tables
 
-    _tell("tables", write_tables(_folder(options)))
+    _tell("tables", write_tables(Results(_folder(options))))
 
 
 @cli.command()
 @_run_options
 def figures(**options: Any) -> None:
-    """Figures 2 to 5, from the rows."""
+    """Figures 1 to 5 as far as there are rows for them: PNG and PDF."""
     from unmask_tf.report.figures import write_figures
+    from unmask_tf.report.results import Results
 
-    _tell("figures", write_figures(_folder(options)))
+    _tell("figures", write_figures(Results(_folder(options))))
 
 
 def _tell(name: str, paths: Sequence[Path]) -> None:
@@ -292,7 +300,7 @@ def _tell(name: str, paths: Sequence[Path]) -> None:
 @cli.command()
 @_run_options
 def report(**options: Any) -> None:
-    """Tables, figures, report.md and the summary, from the rows."""
+    """Tables, figures, report.html, report.md and the summary, from the rows."""
     _report(_folder(options))
 
 
@@ -301,7 +309,7 @@ def _report(folder: Path) -> None:
     from unmask_tf.report.summary import summary
 
     path = write_report(folder)
-    click.echo(summary(folder) + f"\nThe whole report, with figures: {path}")
+    click.echo(summary(folder) + f"The whole report         {path}")
 
 
 @cli.command()
@@ -341,6 +349,20 @@ def compare(ours: Path | None, canvas: int | None, **options: Any) -> None:
     for name, step in zip(("model_k_ours", "model_k_given"), evaluations, strict=False):
         publish_k(run.folder, name, outputs[step])
     click.echo(render(run.folder))
+
+
+@cli.command()
+@click.option("--results", type=click.Path(path_type=Path), help="Root of the results; default: results/reference.")
+def claims(results: Path | None) -> int:
+    """Test every claim on the rows there are, and fail where one comes out otherwise than expected."""
+    from unmask_tf.experiment.setup import ROOT
+    from unmask_tf.report.claims_list import write_claims
+
+    reference = ROOT / "results" / "reference"
+    folder = results or reference
+    said, missed = write_claims(folder, ROOT / "CLAIMS.md" if folder == reference else folder / "claims.md")
+    click.echo("\n".join([*missed, said]))
+    return 1 if missed else 0
 
 
 @cli.command(hidden=True)

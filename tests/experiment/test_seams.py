@@ -21,6 +21,7 @@ from unmask_tf.experiment.runner import Workers, ordered
 from unmask_tf.experiment.step import Keys, import_plugins
 from unmask_tf.experiment.tiny import tiny_run
 from unmask_tf.files import HashCache, read_json, write_json
+from unmask_tf.report import cells
 from unmask_tf.report.page import write_report
 from unmask_tf.report.summary import summary
 
@@ -99,13 +100,16 @@ def test_entries_from_outside_reach_every_table_and_figure_without_an_edit(tmp_p
 
     report = write_report(run.folder).read_text()
     table4 = pd.read_csv(run.folder / "table4.csv")
-    assert set(table4["attack"]) == {"none", "pgd_linf", "noise"}
-    assert set(defences) <= set(table4.columns)
-    assert "noise" in set(pd.read_csv(run.folder / "auc.csv")["attack"])
+    assert {name.partition(" ")[0] for name in table4["Attack"]} == {"No", "PGD-L∞", "noise"}
+    assert {cells.label(name, cells.DEFENCES) for name in defences} <= set(table4.columns)
+    assert any("noise" in name for name in pd.read_csv(run.folder / "detection.csv")["Attack"])
     for name in ("noise", "jpeg", "small", "animals"):
         assert name in report
-    assert "noise" in summary(run.folder)
-    assert {path.name for path in run.folder.glob("*.png")} == {"figure4.png", "figure5.png", "figure_classes.png"}
+    assert "jpeg" in summary(run.folder)
+    drawn = {path.stem for path in run.folder.glob("*.png")}
+    assert drawn - {"figure1"} == {"figure4", "figure5", "figure_classes"}  # Figure 1 where a case fits it
+    gallery = read_json(run.folder / "rows" / "gallery.json")["cases"]
+    assert {case["attack"] for case in gallery} == {"none", "pgd_linf", "noise"} and len(gallery) == 12
 
 
 def test_a_part_detector_from_outside_needs_no_weights_and_works_in_worker_processes(tmp_path, plugins):

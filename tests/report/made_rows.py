@@ -5,6 +5,8 @@ import zlib
 import numpy as np
 
 from unmask_tf.experiment.rows import Header, RowSet, frame, write_bundle
+from unmask_tf.report.published import read_published
+from unmask_tf.report.results import Results
 from unmask_tf.taxonomy import UNMASK
 
 ATTACKS = [
@@ -108,3 +110,45 @@ def write(folder, **bundles):
     for name, row_sets in bundles.items():
         write_bundle(folder / "rows", name, row_sets)
     return folder
+
+
+def results(row_sets, name="mini", **bundles):
+    """The results of a grid, and of other bundles, that lies in no folder."""
+    return Results(name, {"grid": row_sets, **bundles})
+
+
+def published_rows(data="paper", n=1000):
+    """Row sets with exactly the paper's accuracies and, where it prints them, AUCs.
+
+    Each benign score is 0.5. Where every attack succeeds, the AUC is the share of attacked scores above it.
+    """
+    made = []
+    for (model, class_set, attack, epsilon, defence), accuracy in read_published().accuracy.items():
+        scores = None
+        if defence == "um":
+            area = read_published().auc.get((model, class_set, attack, epsilon, defence), 0.9)
+            above = n if attack == "none" else round(n * area)
+            scores = [0.5 if attack == "none" else 0.75] * above + [0.25] * (n - above)
+        cell = {"model": model, "class_set": class_set, "data": data, "scores": scores}
+        fooled = {} if attack == "none" or defence != "um" else {"m_right": 0}
+        made.append(row_set(defence, attack, epsilon, round(accuracy * n), n, **cell, **fooled))
+    return made
+
+
+def case(key, score=0.9, model_answer="person", answer="car", attacked=True, true="car", **more):
+    """A case of the gallery, of a grey image; `key` is that of its row set."""
+    pixel = "data:image/gif;base64,R0lGODlhAQABAIAAAICAgAAAACwAAAAAAQABAAACAkQBADs="
+    images = {"attacked": pixel, "added": pixel, "gain": 8.0} if attacked else {}
+    return {
+        **{"key": key, "class_set": "cs3a", "model": "resnet50", "image": "a.png", "true": true, "score": score},
+        **{
+            "attack": "pgd_linf" if attacked else "none",
+            "epsilon_255": 8 if attacked else 0,
+            "clean": pixel,
+            "size": 64,
+        },
+        **{"model_answer": model_answer, "answer": answer, "expected": ["arm", "head"], **images},
+        "similarities": {"car": 0.5, "person": 0.25, "train": 0.0},
+        "parts": [["wheel", 0.9, [[1, 2, 30, 40]]], ["head", 0.4, [[5, 5, 9, 9]]]],
+        **more,
+    }

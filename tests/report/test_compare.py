@@ -1,29 +1,20 @@
 """Comparisons: with the paper (claims, listing), of the presets, of two K's."""
 
 import pytest
-from made_rows import SOUND, grid, row_set, write
+from made_rows import SOUND, grid, published_rows, results, row_set, write
 
 from unmask_tf.errors import InputError
 from unmask_tf.report.claims import CLAIMS, evaluate_claims, outcome
 from unmask_tf.report.compare import Tolerances, compare, listing
 from unmask_tf.report.compare_k import compare_k
 from unmask_tf.report.published import read_published
+from unmask_tf.report.results import Results
 from unmask_tf.report.statistics import series
-from unmask_tf.report.study import study
-
-
-def as_row_sets(data="paper", n=100):
-    """Row sets with exactly the paper's accuracies."""
-    return [
-        row_set(
-            defence, attack, epsilon, round(value * n), n, model=model, class_set=class_set, data=data, scores=[0] * n
-        )
-        for (model, class_set, attack, epsilon, defence), value in read_published().accuracy.items()
-    ]
+from unmask_tf.report.study import write_study
 
 
 def claim(row_sets, start):
-    (found,) = [c for c in evaluate_claims(row_sets) if c.statement.startswith(start)]
+    (found,) = [c for c in evaluate_claims(results(row_sets)) if c.statement.startswith(start)]
     return found
 
 
@@ -50,10 +41,10 @@ def test_the_opposite_of_the_paper_fails_every_claim():
 
 
 def test_the_paper_s_own_accuracies_are_within_a_tolerance_of_nought():
-    row_sets = as_row_sets()
-    frame, _, paper_only = listing(row_sets, 0.56, Tolerances(accuracy=0, auc=0, map50=0))
-    assert frame["kind"].value_counts().to_dict() == {"accuracy": 72 * 3, "auc": 8, "map50": 1} and paper_only == 0
-    assert set(frame.loc[frame["kind"] != "auc", "within"]) == {"yes"}
+    row_sets = published_rows()
+    table, _, paper_only = listing(results(row_sets), Tolerances(accuracy=0, auc=0, map50=0))
+    assert len(table.rows) == 72 * 3 + 8 and paper_only == 1
+    assert {row[-1] for row in table.rows} == {"yes (0)"}
     assert claim(row_sets, "UM is more accurate under attack than AT").ours == "+31.78 points"
     assert claim(row_sets, "UM is more accurate than AT in every").ours == "64 of 64 cells"
 
@@ -68,14 +59,19 @@ def test_counts_by_hand():
         row_set("none", "pgd_linf", 4, 10, **cell),  # not in the paper
         row_set("jpeg", "pgd_linf", 8, 10, m_right=31, **cell),  # nor this
     ]
-    frame, ours_only, paper_only = listing(row_sets, 0.6, Tolerances())
-    assert frame["within"].tolist() == ["yes", "no", "yes", "no", "no", "yes"]
+    found = results(row_sets)
+    found.model_k = lambda: {"map50": 0.6}
+    table, ours_only, paper_only = listing(found, Tolerances())
+    assert [row[-1].split()[0] for row in table.rows] == ["yes", "no", "yes", "no", "no", "yes"]
     assert (ours_only, paper_only) == (2, 72 * 3 + 8 + 1 - 6)
-    assert listing(row_sets, None, Tolerances(accuracy=0.2, auc=0.06))[0]["within"].tolist() == ["yes"] * 5
+    wider = listing(results(row_sets), Tolerances(accuracy=0.2, auc=0.06))[0]
+    assert [row[-1].split()[0] for row in wider.rows] == ["yes"] * 5
 
 
 def test_claims_a_grid_cannot_test_neither_hold_nor_fail():
-    untested = [c.statement for c in evaluate_claims(grid(("photo3",), ("mobilenet_v2",), n=20)) if c.holds is None]
+    untested = [
+        c.statement for c in evaluate_claims(results(grid(("photo3",), ("mobilenet_v2",), n=20))) if c.holds is None
+    ]
     assert len(untested) == 9
     assert all("overlap" in s or "different M" in s or "CS3a" in s for s in untested)
 
@@ -94,14 +90,14 @@ def test_the_comparison_is_written_twice_alike_and_says_what_may_be_expected(tmp
     failed = {("cs3a", "resnet50", "at", "pgd_l2", 300): "box_kept"}
     write(tmp_path, grid=grid(n=20, checks=failed))
     text = compare(tmp_path)
-    first = [(tmp_path / name).read_bytes() for name in ("compare.md", "compare.csv")]
-    assert compare(tmp_path) == text and [(tmp_path / n).read_bytes() for n in ("compare.md", "compare.csv")] == first
-    assert text.startswith("Data `mini` is not the paper's") and "† unsound: our attack failed a check" in text
+    names = ["compare.md", "compare.csv", "claims.md"]
+    first = [(tmp_path / name).read_bytes() for name in names]
+    assert compare(tmp_path) == text and [(tmp_path / name).read_bytes() for name in names] == first
+    assert text.startswith("Data `mini` is not the paper's") and "†" in text
     lines = first[1].decode().splitlines()
-    assert lines[0] == "kind,model,class_set,attack,epsilon_255,defence,ours,paper,difference,tolerance,within"
+    assert lines[0].startswith("data,M,CS,Attack,Number,Ours,Ours paper,Ours difference,")
     assert len(lines) == 1 + 2 * 27 + 8
-    assert lines[1].startswith("accuracy,resnet50,cs3a,none,0,none,0.") and ",0.9800," in lines[1]
-    assert compare(write(tmp_path / "paper", grid=as_row_sets())).startswith("The paper's data: the numbers may be")
+    assert compare(write(tmp_path / "paper", grid=published_rows(n=20))).startswith("The paper's data: the numbers may")
 
 
 @pytest.mark.parametrize("wrong", [{"accuracy": -0.1}, {"auc": float("nan")}, {"map50": -1}])
@@ -123,19 +119,21 @@ def test_the_study_by_hand(tmp_path):
     warned = {"checks": {"deterministic": True, "step_shorter_than_budget": False}, "nan_images": 3}
     row_sets[6] = ran("pgd_linf", "released", 30, **warned)
     row_sets[1] = ran("mia_linf", "strong", 0, threat={"iterations": 40})
-    text = study(write(tmp_path, study=[row_set(right=97, n=100), *row_sets]))
-    assert (tmp_path / "study.md").read_text() == text
-    assert (tmp_path / "study.csv").read_text() == (
-        "model,class_set,attack,epsilon_255,n,benign,released,written,eq1,strong,own\n"
-        "resnet50,cs3a,pgd_linf,8,100,0.9700,0.3000,0.0200,0.0100,0.0000,0.0500\n"
-        "resnet50,cs3a,mia_linf,8,100,0.9700,0.0000,0.0100,0.0000,0.0000,0.0500\n"
-    )
-    assert "| ResNet50 | CS3a | PGD-L∞ ε=8 | 100 | 0.97 | 0.30† (0.31) | 0.02 | 0.01 | 0.00 | 0.05 |" in text
-    assert "| PGD-L∞ | 0.30 | 0.02 | 0.01 | 0.00 | 0.05 |" in text
-    released = "- `released`: 1 of 2 attacks are sound, 1 gave a warning; NaN repaired in 3 images.\n"
-    assert released + "  pgd_and_mi_agree (" in text
-    strong = "- `strong`: 2 of 2 attacks are sound, 0 gave a warning.\n"
-    assert strong + "  1 of 2 attacks had not converged after 20 gradient steps and were given up to 40.\n" in text
+    cells, means, checks = write_study(Results(write(tmp_path, study=[row_set(right=97, n=100), *row_sets])))
+    assert {"study.md", "study_means.csv", "study_checks.tex"} <= {path.name for path in tmp_path.iterdir()}
+    frame = cells.frame()
+    assert frame[["No attack", "released", "written", "eq1", "strong", "own"]].to_numpy().tolist() == [
+        [0.97, 0.3, 0.02, 0.01, 0.0, 0.05],
+        [0.97, 0.0, 0.01, 0.0, 0.0, 0.05],
+    ]
+    assert frame["released mark"].tolist() == ["†", ""] and frame["released paper"].tolist() == [0.31, 0.0]
+    assert means.frame()["released"].tolist() == [0.3, 0.0]
+    assert ("released", "pgd_and_mi_agree") in [tuple(row[:2]) for row in checks.rows]
+    assert "`released`: 1 of 2 attacks are sound, 1 gave a warning; NaN repaired in 3 images." in means.notes
+    assert (
+        "`strong`: 2 of 2 attacks are sound, 0 gave a warning. 1 of 2 attacks had not converged after 20 gradient "
+        "steps and were given up to 40."
+    ) in means.notes
 
 
 # --- Of two K's ------------------------------------------------------------------------------------------------------
@@ -150,12 +148,10 @@ def test_two_k_s_by_hand(tmp_path):
     given = [by_k("mask_rcnn b2", 2, [{"wheel"}, {"wheel"}, set(), {"leg"}])]
     alone = by_k("mask_rcnn b2", 2, [{"leg"}] * 4, "pgd_linf", 8)
     text = compare_k(write(tmp_path, compare_k=[*ours, *given, alone]))
-    assert "- ours: mask_rcnn a1\n- given: mask_rcnn b2\n" in text and "there is no mAP" in text
+    assert "Ours: mask_rcnn a1; given: mask_rcnn b2." in text and "there is no mAP" in text
     # Same: the second and the third; Jaccard: 1/2, 1, 1 (two empty sets), 0.
-    assert "| ResNet50 | CS3a | No attack | 4 | 50.0 % | 0.625 | 0.75 | 0.50 |" in text
-    assert (tmp_path / "compare_k.csv").read_text().splitlines()[1:] == [
-        "resnet50,cs3a,none,0,4,0.5000,0.6250,0.7500,0.5000"
-    ]
+    shown = "| ResNet50 | CS3a | No attack | 4 | 0.50 [0.15, 0.85] | 0.625 | 0.75 [0.30, 0.95] | 0.50 [0.15, 0.85] |"
+    assert shown in text and len((tmp_path / "compare_k.csv").read_text().splitlines()) == 2
     for name, value in (("model_k_ours", 0.5), ("model_k_given", 0.6)):
         (tmp_path / "rows" / f"{name}.json").write_text(f'{{"map50": {value}, "map": 0.25}}')
     assert "| mAP at IoU 0.5 | 0.500 | 0.600 |" in compare_k(tmp_path)

@@ -5,10 +5,11 @@ import struct
 import matplotlib
 import numpy as np
 import pytest
-from made_rows import grid, row_set, search, training, write
+from made_rows import case, grid, published_rows, results, row_set, search, training, write
 
 from unmask_tf.errors import InputError
 from unmask_tf.report.drawing import save
+from unmask_tf.report.figure1 import figure1, first_case
 from unmask_tf.report.figures import (
     figure2,
     figure3,
@@ -22,6 +23,7 @@ from unmask_tf.report.line_search import searches
 from unmask_tf.report.overlap import our_overlap
 from unmask_tf.report.per_class import confusions
 from unmask_tf.report.published import read_published
+from unmask_tf.report.results import Results
 from unmask_tf.report.statistics import accuracies, class_set_means, detections
 
 
@@ -40,42 +42,45 @@ def legend(axis):
 
 def test_figures_made_twice_have_the_same_bytes_and_leave_the_user_s_style_alone(tmp_path):
     row_sets, points = grid(("cs3a", "cs5b"), ("resnet50",), 12), search(models=("resnet50",), epsilons=(1, 4))
-    first = write_figures(write(tmp_path / "a", grid=row_sets, line_search_released=points))
+    first = write_figures(Results(write(tmp_path / "a", grid=row_sets, line_search_released=points)))
     # A user's own style must not show.
     with matplotlib.rc_context({"lines.linewidth": 9, "font.size": 20, "axes.facecolor": "red"}):
         before = dict(matplotlib.rcParams)
-        second = write_figures(write(tmp_path / "b", grid=row_sets[::-1], line_search_released=points[::-1]))
+        second = write_figures(Results(write(tmp_path / "b", grid=row_sets[::-1], line_search_released=points[::-1])))
         assert dict(matplotlib.rcParams) == before
-    numbered = ["figure2.png", "figure3.png", "figure4.png", "figure5.png"]
-    assert [path.name for path in first] == [*numbered, "figure_overlap.png", "figure_classes.png"]
+    names = ["figure2", "figure3", "figure4", "figure5", "figure_classes", "figure_overlap"]
+    assert [path.name for path in first] == [f"{name}.{suffix}" for name in names for suffix in ("png", "pdf")]
     for a, b in zip(first, second, strict=True):
         assert a.read_bytes() == b.read_bytes()
         # Neither text (version, time) nor time chunks.
-        assert chunks(a.read_bytes()) <= {b"IHDR", b"pHYs", b"IDAT", b"IEND"}
+        if a.suffix == ".png":
+            assert chunks(a.read_bytes()) <= {b"IHDR", b"pHYs", b"IDAT", b"IEND"}
+        else:
+            assert a.read_bytes().startswith(b"%PDF") and b"CreationDate" not in a.read_bytes()
 
 
 def test_figure_4_has_the_means_as_bars_and_the_paper_s_as_ticks():
     row_sets = grid(("cs3b", "zoo"), n=20, defences=("none", "at", "um", "jpeg"))
-    axis, ours = figure4(row_sets).axes[0], class_set_means(accuracies(row_sets))
+    axis, ours = figure4(accuracies(row_sets)).axes[0], class_set_means(accuracies(row_sets))
     heights = [[bar.get_height() for bar in container] for container in axis.containers]
     assert heights == [ours[defence].tolist() for defence in ("none", "at", "um", "jpeg")]
     ticks = [line[0][1] for lines in axis.collections for line in lines.get_segments() if len(line)]
     assert [t for t in ticks if not np.isnan(t)] == class_set_means(read_published().accuracy).loc["cs3b"].tolist()
     assert [text.get_text() for text in axis.get_xticklabels()] == ["CS3b", "zoo"]
     assert legend(axis) == ["None", "AT", "UM", "jpeg", "paper"]
-    assert legend(figure4(grid(("zoo",), n=20)).axes[0]) == ["None", "AT", "UM"]
+    assert legend(figure4(accuracies(grid(("zoo",), n=20))).axes[0]) == ["None", "AT", "UM"]
 
 
 def test_the_paper_s_mean_is_over_the_cells_we_have():
     row_sets = [r for r in grid(n=20) if r.header.attack in ("none", "mia_linf")]
-    ticks = [line[0][1] for lines in figure4(row_sets).axes[0].collections for line in lines.get_segments()]
+    ticks = [line[0][1] for lines in figure4(accuracies(row_sets)).axes[0].collections for line in lines.get_segments()]
     # Table IV, CS3a, MIA-Linf: UM .82 .68 (ResNet) and .83 .69 (DenseNet).
     assert ticks[2] == pytest.approx((82 + 68 + 83 + 69) / 4)
 
 
 def test_figure_5_has_a_panel_per_attack_and_a_line_per_class_set_model_and_detector():
     row_sets = grid(("cs3a", "cs5b"), n=20, defences=("none", "um", "blur"))
-    panels = [axis for axis in figure5(row_sets).axes if axis.get_visible()]
+    panels = [axis for axis in figure5(detections(row_sets)).axes if axis.get_visible()]
     assert [axis.get_title() for axis in panels] == [
         *("PGD-L∞ ε=8", "PGD-L∞ ε=16", "PGD-L2 ε=300", "PGD-L2 ε=600"),
         *("MIA-L∞ ε=8", "MIA-L∞ ε=16", "MIA-L2 ε=300", "MIA-L2 ε=600"),
@@ -92,7 +97,7 @@ def test_figure_5_has_a_panel_per_attack_and_a_line_per_class_set_model_and_dete
 def test_figure_5_legends_tell_the_auc_and_the_paper_s_where_published():
     row_sets = grid(("cs3a", "cs5b"), n=20)
     area = {d.header.cell[:2]: f"{d.auc:.3f}" for d in detections(row_sets) if d.header.cell[2:] == ("mia_l2", 300)}
-    assert sorted(legend(figure5(row_sets).axes[6])) == sorted(
+    assert sorted(legend(figure5(detections(row_sets)).axes[6])) == sorted(
         [
             f"CS3a ResNet50  {area['resnet50', 'cs3a']}",
             f"CS5b ResNet50  {area['resnet50', 'cs5b']}",
@@ -110,11 +115,11 @@ def test_figure_5_legends_tell_the_auc_and_the_paper_s_where_published():
     ],
 )
 def test_a_run_with_next_to_nothing_is_drawn_without_a_warning(tmp_path, row_sets, recwarn):
-    for path in write_figures(write(tmp_path, grid=row_sets)):
-        assert path.read_bytes().startswith(b"\x89PNG")
+    for path in write_figures(Results(write(tmp_path, grid=row_sets))):
+        assert path.read_bytes().startswith((b"\x89PNG", b"%PDF"))
     assert not recwarn.list
     if len(detections(row_sets)):
-        assert [text.get_text() for text in figure5(row_sets).axes[0].texts] == ["no successful attack"]
+        assert [text.get_text() for text in figure5(detections(row_sets)).axes[0].texts] == ["no successful attack"]
 
 
 def test_figure_2_rings_the_choice_in_every_panel():
@@ -146,7 +151,7 @@ def test_the_overlap_figure_has_a_marker_per_class_set_and_model_whose_corners_c
     assert (area.get_ylabel(), accuracy.get_ylabel()) == ("AUC of the detection", "UM's accuracy under attack")
     for axis, measure in ((area, "auc"), (accuracy, "um")):
         drawn = [line for line in axis.get_lines() if len(line.get_xdata()) == 1]
-        assert sorted(line.get_ydata()[0] for line in drawn) == sorted(found.points[measure])
+        assert sorted(line.get_ydata()[0] for line in drawn) == sorted(found.values[measure][0])
         corners = [line.get_marker()[0] if isinstance(line.get_marker(), tuple) else 2 for line in drawn]
         assert sorted(corners) == [2, 2, 3, 3, 5, 5]
         assert [text.get_text() for text in axis.texts] == ["CS3a", "CS5a", "zoo"]
@@ -162,7 +167,33 @@ def test_the_confusions_are_shares_of_the_true_class():
 
 def test_a_folder_without_anything_to_draw_or_that_cannot_be_written_is_reported(tmp_path):
     with pytest.raises(InputError, match=f"make reproduce PROFILE={tmp_path.name}"):
-        write_figures(tmp_path)
+        write_figures(Results(tmp_path))
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"cannot write .*figure4\.png"):
-        save(figure4(grid(n=4)), tmp_path / "file" / "figure4.png")
+        save(figure4(accuracies(grid(n=4))), tmp_path / "file", "figure4")
+
+
+def test_figure_5_states_the_paper_s_aucs_where_ours_are_its_own():
+    for axis in figure5(results(published_rows()).detections).axes:
+        (told,) = [text for text in legend(axis) if "(" in text]
+        ours, paper = told.removeprefix("CS3a DenseNet121  ").split(" ")
+        assert f"({ours})" == paper
+
+
+def test_figure_1_shows_the_attack_that_the_parts_give_away_most_clearly():
+    cases = [
+        case("a", score=0.8),
+        case("b", score=0.9),
+        case("c", score=1.0, answer="train"),
+        case("d", attacked=False),
+    ]
+    found = first_case(cases)
+    assert found["key"] == "b" and first_case(cases[2:]) is None
+    titles = [axis.get_title() for axis in figure1(found).axes]
+    assert titles[:3] == ["Clean: a car", "What the attack added, x8", "Attacked: M says person"]
+    boxes = [patch for patch in figure1(found).axes[2].patches]
+    assert [(box.get_x(), box.get_y(), box.get_width(), box.get_height()) for box in boxes] == [
+        (1.5, 0.5, 38, 29),
+        (4.5, 4.5, 4, 4),
+    ]
+    assert [box.get_linestyle() for box in boxes] == ["--", "-"]  # a person has a head and no wheel

@@ -3,14 +3,13 @@
 import numpy as np
 import pandas as pd
 import pytest
-from made_rows import row_set
+from made_rows import results, row_set
 
 from unmask_tf.defense import alignment
 from unmask_tf.experiment.rows import Header
 from unmask_tf.report.claims import evaluate_claims
-from unmask_tf.report.overlap import _auc, our_overlap, overlap_lines, overlap_of, paper_overlap, stronger
+from unmask_tf.report.overlap import Overlap, interval_of, our_overlap, overlap_tables, paper_overlap, stronger
 from unmask_tf.report.statistics import Detection
-from unmask_tf.report.text import with_interval
 
 RIGHT = {"cs3a": 18, "cs5a": 16, "cs5b": 12, "cs3b": 8}
 
@@ -27,7 +26,8 @@ def facts(overlap, classes):
 def test_points_are_means_over_the_attacks_at_the_class_set_s_overlap():
     row_sets = [attacked(name, right) for name, right in RIGHT.items()]
     row_sets += [attacked(name, right - 2, attack="mia_linf") for name, right in RIGHT.items()]
-    points = our_overlap(row_sets).points.set_index("class_set")
+    found = our_overlap(row_sets)
+    points = found.points.assign(um=found.values["um"][0], auc=found.values["auc"][0]).set_index("class_set")
     assert points["overlap"].to_dict() == pytest.approx(
         {"cs3a": 200 / 29, "cs3b": 50, "cs5a": 800 / 34, "cs5b": 1000 / 34}
     )
@@ -39,39 +39,38 @@ def test_points_are_means_over_the_attacks_at_the_class_set_s_overlap():
 def test_correlations_by_hand():
     # Accuracies fall as overlap rises: rank correlation -1. The mean ranks of 3 and of 5 classes are both 2.5.
     found = our_overlap([attacked(name, right) for name, right in RIGHT.items()])
-    row = found.ranked("um")
-    assert (row["overlap"], row["classes"], row["difference"]) == pytest.approx((-1, 0, 1))
-    pearson = found.correlations.query("measure == 'um' and coefficient == 'Pearson'")
-    assert pearson["overlap"].item() == pytest.approx(
+    assert [of[0] for of in found.correlations("um").values()] == pytest.approx([-1, 0, 1])
+    assert found.correlations("um", "Pearson")["overlap"][0] == pytest.approx(
         np.corrcoef([2 / 29, 9 / 18, 8 / 34, 10 / 34], [0.9, 0.4, 0.8, 0.6])[0, 1]
     )
-    assert found.ranked("auc") is None
+    assert found.correlations("auc") is None
 
 
 def test_the_paper_s_own_accuracies_go_with_overlap():
     found = paper_overlap()
     assert len(found.points) == 8 and found.points["overlap"].max() == 50
-    row = found.ranked("um")
+    row = found.correlations("um")
     # Overlap ranks 1.5 (CS3a), 3.5 (CS5a), 5.5 (CS5b), 7.5 (CS3b); accuracies, best first: DenseNet and ResNet of
     # CS3a, ResNet and DenseNet of CS5a, ResNet and DenseNet of CS3b, DenseNet and ResNet of CS5b.
     ranks = [8, 7, 6, 5, 4, 3, 2, 1], [1.5, 1.5, 3.5, 3.5, 7.5, 7.5, 5.5, 5.5]
-    assert row["overlap"] == pytest.approx(np.corrcoef(*ranks)[0, 1])
-    assert with_interval(row, "overlap") == "-0.78"
+    assert row["overlap"].tolist() == pytest.approx([np.corrcoef(*ranks)[0, 1]])
+    assert row["overlap"].round(2) == -0.78
+    assert interval_of(row["overlap"]) is None
 
 
 def test_an_interval_is_the_binomial_s_and_two_models_share_the_resampled_images():
     row_sets = [attacked(name, 50, 100, model) for name in ("cs3a", "cs3b") for model in ("resnet50", "densenet121")]
-    points = our_overlap(row_sets).points
+    values = our_overlap(row_sets).values["um"]
+    ends = [interval_of(of) for of in values.T]
     # 0.5 -+ 1.96 sqrt(0.25 / 100)
-    assert points["um_low"].to_numpy() == pytest.approx([0.402] * 4, abs=0.02)
-    assert points["um_high"].to_numpy() == pytest.approx([0.598] * 4, abs=0.02)
-    assert points["um_low"][0] == points["um_low"][1] and points["um_high"][0] == points["um_high"][1]
+    assert np.array(ends) == pytest.approx(np.array([[0.402, 0.598]] * 4), abs=0.02)
+    assert np.array_equal(values[:, 0], values[:, 1]) and not np.array_equal(values[:, 0], values[:, 2])
 
 
 def test_an_image_that_is_drawn_twice_counts_twice_in_the_auc_with_its_twin():
     scores = np.array([0.9, 0.5, 0.3, 0.2, 0.5, 0.4])
     d = Detection(Header(**vars(attacked("cs3a", 1).header)), scores, np.repeat([1, 0], 3))
-    whole, twice, none = _auc(d, np.array([[1, 1, 1], [2, 0, 1], [0, 0, 0]]))
+    whole, twice, none = d.weighted_auc(np.array([[1, 1, 1], [2, 0, 1], [0, 0, 0]]))
     # Nine pairs: 0.9 beats all three; 0.5 beats 0.2 and 0.4 and ties; 0.3 beats 0.2.
     assert whole == pytest.approx(6.5 / 9) == alignment.auc(scores, d.labels)
     repeated = [0.9, 0.9, 0.3, 0.2, 0.2, 0.4]
@@ -85,31 +84,43 @@ def test_an_image_that_is_drawn_twice_counts_twice_in_the_auc_with_its_twin():
 )
 def test_the_stronger_factor_is_named_where_all_resamples_agree(overlap, classes, verdict):
     values = np.array([[0.9, 0.8, 0.7, 0.6]] * 50)
-    found = overlap_of(facts(overlap, classes), {"um": values})
-    assert stronger(found.ranked("um")) == verdict
-    assert overlap_lines(found).endswith(f"; stronger: {verdict}.\n")
+    found = Overlap(facts(overlap, classes), {"um": values})
+    assert stronger(found.correlations("um")) == verdict
 
 
-def test_no_factor_is_named_where_the_interval_includes_0_and_few_class_sets_are_said_to_be_few():
+def test_no_factor_is_named_where_the_interval_includes_0():
     values = np.array([[0.9, 0.7, 0.8], [0.9, 0.7, 0.8], [0.7, 0.8, 0.9], [0.9, 0.8, 0.7], [0.7, 0.9, 0.8]])
-    found = overlap_of(facts([1, 2, 3], [3, 5, 2]), {"um": values})
-    row = found.ranked("um")
+    row = Overlap(facts([1, 2, 3], [3, 5, 2]), {"um": values}).correlations("um")
     # Ranks of the estimate, 3 1 2: with overlap (1 2 3) and with classes (2 3 1), -0.5 each.
-    assert (row["overlap"], row["classes"], row["difference"]) == pytest.approx((-0.5, -0.5, 0))
-    assert row["difference_low"] <= 0 <= row["difference_high"]
-    assert "; stronger: not decided (3 class sets are too few).\n" in overlap_lines(found)
+    assert [of[0] for of in row.values()] == pytest.approx([-0.5, -0.5, 0])
+    low, high = interval_of(row["difference"])
+    assert low <= 0 <= high and stronger(row) == "not decided"
+
+
+def test_the_tables_have_the_points_and_set_the_paper_s_correlations_beside_ours():
+    row_sets = [attacked(name, right, scores=[1] * 20) for name, right in RIGHT.items()]
+    row_sets += [row_set("um", right=20, n=20, class_set=name, scores=[0] * 20) for name in RIGHT]
+    points, told = overlap_tables(our_overlap(row_sets))
+    assert [str(cell) for cell in points.rows[0]][:5] == ["ResNet50", "CS3a", "3", "6.90", "1.000 [1.000, 1.000]"]
+    frame = told.frame().set_index("Coefficient")
+    assert frame.loc["Spearman", ["part overlap", "part overlap paper"]].tolist() == pytest.approx(
+        [-1, -0.78], abs=0.005
+    )
+    assert "Even a perfect rank correlation over 4 class sets has a two-sided p of 0.083." in told.notes[0]
 
 
 def test_what_does_not_vary_has_no_correlation():
     assert our_overlap([attacked("cs3a", 8), row_set("none", "pgd_linf", 8, class_set="cs3b")]) is None
     same = our_overlap([attacked("cs3a", 18), attacked("cs3b", 8)])  # three classes each
-    assert same.ranked("um") is None and overlap_lines(same) == overlap_lines(None) == ""
+    assert same.correlations("um") is None and len(overlap_tables(same)) == 1 and overlap_tables(None) == []
 
 
 def test_the_claim_holds_only_where_the_intervals_say_so():
     def claim(rights, n):
         row_sets = [attacked(name, round(right * n), n) for name, right in rights.items()]
-        return next(c for c in evaluate_claims(row_sets) if c.statement.startswith("UM's accuracy under attack falls"))
+        return next(
+            c for c in evaluate_claims(results(row_sets)) if c.statement.startswith("UM's accuracy under attack falls")
+        )
 
     apart = {"cs3a": 0.9, "cs5a": 0.7, "cs5b": 0.5, "cs3b": 0.3}
     found = claim(apart, 800)

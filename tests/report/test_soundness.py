@@ -9,15 +9,17 @@ from made_rows import SOUND, row_set
 from unmask_tf.attacks.checks import CHECKS
 from unmask_tf.report.soundness import (
     BETWEEN_CELLS,
-    checks_markdown,
+    checks_table,
     evidence_checks,
     longer_attacks,
     meaning,
-    threats_markdown,
+    sentences,
+    threats_table,
     unsound,
     verdict_line,
     warned,
 )
+from unmask_tf.report.table import markdown
 
 
 def rows(right, attack="pgd_linf", epsilon=8, defence="none", n=72, **more):
@@ -99,19 +101,20 @@ def test_each_attack_counts_once_however_many_defences_stand_behind_it():
 
 def test_what_the_released_step_explains_is_called_a_finding_and_nothing_else_is():
     restless = [rows(20), rows(0, "mia_linf")]
-    assert "As released: a finding" in checks_markdown(restless)
+    assert "As released: a finding" in " ".join(sentences(restless))
     # Another fault of the same cell is not explained by the step, nor is anything under another preset.
     broken = rows(20, checks={**SOUND, "budget_kept": False})
     strong = [rows(r, a, threat={"preset": "strong"}) for r, a in ((20, "pgd_linf"), (0, "mia_linf"))]
     for others in ([broken, restless[1]], strong, restless[1:]):
-        assert "As released" not in checks_markdown(others)
+        assert "As released" not in " ".join(sentences(others))
 
 
 def test_the_section_on_checks_lists_failures_and_warnings_with_their_meaning():
     checks = {"deterministic": True, "step_shorter_than_budget": False}
     row_sets = [rows(20, checks=checks), rows(0, "mia_linf", checks=checks), rows(0, "mia_linf", model="densenet121")]
-    text = checks_markdown([*row_sets, rows(60, "none", 0), rows(9, defence="um", m_right=20)])
-    assert text.startswith("2 of 3 attacks passed") and "; the others did not (†).\n" in text
+    row_sets += [rows(60, "none", 0), rows(9, defence="um", m_right=20)]
+    text, told = markdown(checks_table(row_sets)), sentences(row_sets)
+    assert told[0].startswith("2 of 3 attacks passed") and told[0].endswith("; the others did not (†).")
     assert f"| pgd_and_mi_agree | failed | {BETWEEN_CELLS['pgd_and_mi_agree']} | PGD-L∞ ε=8 |" in text
     where = "PGD-L∞ ε=8, MIA-L∞ ε=8 (ResNet50 CS3a None)"
     assert f"| step_shorter_than_budget | warning | {CHECKS['step_shorter_than_budget'].failure} | {where} |" in text
@@ -132,8 +135,8 @@ def test_attacks_that_were_lengthened_are_counted():
 def test_how_an_attack_was_run_and_what_it_knew_is_read_from_the_headers():
     threat = {"preset": "strong", "step": 0.125, "iterations": 20, "restarts": 5, "knows": ["K", "M"]}
     longer = rows(1, model="densenet121", threat={**threat, "iterations": 40})
-    text = threats_markdown([rows(60, "none", 0), rows(1, threat=threat), longer, rows(1, "square", threat={})])
-    assert text.splitlines()[2:] == [
+    row_sets = [rows(60, "none", 0), rows(1, threat=threat), longer, rows(1, "square", threat={})]
+    assert markdown(threats_table(row_sets)).splitlines()[2:4] == [
         "| PGD-L∞ ε=8 | strong | K and M | 0.1250 | 20 to 40 | 5 |",
         "| square ε=8 |  |  | - | - | - |",
     ]

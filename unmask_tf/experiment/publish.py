@@ -1,10 +1,11 @@
-"""Runs the grid and collects the rows of finished steps where reports read them: results/<profile>/rows/."""
+"""Runs the grid and collects rows, and cases to look at, where reports read them: results/<profile>/rows/."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from unmask_tf.experiment.gallery import write_gallery
 from unmask_tf.experiment.grid import Grid
 from unmask_tf.experiment.kinds.answer import read_rows
 from unmask_tf.experiment.rows import write_bundle
@@ -31,7 +32,7 @@ def publish_k(folder: Path, name: str, output: Output) -> None:
 
 
 def run_grid(wanted: Run, crew: Crew | None = None, plugins: Sequence[str] = ()) -> None:
-    """Runs a run's grid and publishes its rows and K's evaluation.
+    """Runs a run's grid and publishes its rows, K's evaluation and cases to look at.
 
     Raises:
         InputError: from any step.
@@ -40,6 +41,7 @@ def run_grid(wanted: Run, crew: Crew | None = None, plugins: Sequence[str] = ())
     answers, model_k = list(grid.answers()), grid.evaluate_k()
     outputs = run([*answers, *([model_k] if model_k else [])], wanted.folder, crew=crew, plugins=plugins)
     publish(wanted.folder, "grid", answers, outputs)
+    write_gallery(wanted, outputs)
     if model_k is not None:
         publish_k(wanted.folder, "model_k", outputs[model_k])
 

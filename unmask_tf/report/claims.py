@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 
 from unmask_tf.defense.alignment import operating_point
-from unmask_tf.experiment.rows import RowSet
 from unmask_tf.report.cells import CLASS_SETS, attack_label, label
-from unmask_tf.report.overlap import ENOUGH, FACTORS, MEASURES, our_overlap, paper_overlap
+from unmask_tf.report.overlap import ENOUGH, FACTORS, MEASURES, Overlap, interval_of, paper_overlap
 from unmask_tf.report.published import read_published
-from unmask_tf.report.statistics import accuracies, attacked, aucs, detections, means, wide
-from unmask_tf.report.text import MISSING, with_interval
+from unmask_tf.report.results import Results
+from unmask_tf.report.statistics import attacked, means, wide
+from unmask_tf.report.table import MISSING, Number
 
 # A value that equals a bound meets it, whatever its last bit.
 _ROUNDING = 1e-9
@@ -139,23 +139,27 @@ def outcome(test: _Test, accuracy: pd.Series, auc: pd.Series) -> tuple[str | Non
     return (None, None) if np.isnan(values).any() else (text, bool(holds))
 
 
-def _overlap_claims(row_sets: Sequence[RowSet]) -> list[Claim]:
+def _overlap_claims(ours: Overlap | None) -> list[Claim]:
     """Per measure: more overlap goes with less of it, and more closely than the number of classes does."""
-    ours, paper, claims = our_overlap(row_sets), paper_overlap(), []
+    paper, claims = paper_overlap(), []
     for name, what in MEASURES.items():
-        rows = [of.ranked(name) if of else None for of in (ours, paper)]
-        texts = [row and " and ".join(with_interval(row, factor, sign=True) for factor in FACTORS) for row in rows]
-        tested = rows[0] and ours.class_sets >= ENOUGH
-        holds = bool(rows[0]["overlap_high"] < 0 < rows[0]["difference_low"]) if tested else None
+        rows = [of.correlations(name) if of and name in of.values else None for of in (ours, paper)]
+        texts = [
+            row and " and ".join(str(Number(row[f][0], None, interval_of(row[f]), sign=True)) for f in FACTORS)
+            for row in rows
+        ]
+        ends = [interval_of(rows[0][factor]) for factor in ("overlap", "difference")] if rows[0] else [None]
+        tested = all(ends) and ours.class_sets >= ENOUGH
+        holds = bool(ends[0][1] < 0 < ends[1][0]) if tested else None
         statement = f"{what} falls with overlap, more than with the number of classes (rank correlations, 95 %)"
         claims.append(Claim(statement, texts[0] or MISSING, texts[1] or "stated", holds))
     return claims
 
 
-def evaluate_claims(row_sets: Sequence[RowSet]) -> list[Claim]:
+def evaluate_claims(results: Results) -> list[Claim]:
     """Tests every claim on our numbers, with the paper's own value beside ours."""
-    found, published, claims = detections(row_sets), read_published(), []
-    ours = accuracies(row_sets), aucs(found)
+    published, claims = read_published(), []
+    ours = results.accuracy, results.auc
     for statement, test in CLAIMS:
         text, holds = outcome(test, *ours)
         # Of the detection the paper prints CS3a's AUCs only; the rest it states in words and curves.
@@ -163,12 +167,12 @@ def evaluate_claims(row_sets: Sequence[RowSet]) -> list[Claim]:
         claims.append(Claim(statement, text or MISSING, paper, holds))
     point = published.operating_point
     where = (point["class_set"], point["attack"], point["epsilon_255"], "um")
-    at = [d for d in found if len(d.labels) and (*d.header.cell[1:], d.header.defence) == where]
+    at = [d for d in results.detections if len(d.labels) and (*d.header.cell[1:], d.header.defence) == where]
     rate = np.mean([operating_point(d.scores, d.labels, max_fpr=point["fpr"])[2] for d in at]) if at else None
     name = f"{label(point['class_set'], CLASS_SETS)}, {attack_label(point['attack'], point['epsilon_255'])}"
     return [
         *claims,
-        *_overlap_claims(row_sets),
+        *_overlap_claims(results.overlap),
         Claim(
             f"At {100 * point['fpr']:.2f} % false positives at least 90 % of attacks are found ({name}, mean over M)",
             ours=MISSING if rate is None else f"{100 * rate:.2f} %",

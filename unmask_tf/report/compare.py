@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from unmask_tf.errors import InputError
-from unmask_tf.experiment.rows import RowSet
 from unmask_tf.report.cells import DEFENCES, attack_label, label, setup_labels
-from unmask_tf.report.claims import Claim, evaluate_claims
+from unmask_tf.report.claims import evaluate_claims
 from unmask_tf.report.published import read_published
-from unmask_tf.report.results import find_model_k, need
-from unmask_tf.report.soundness import mark, unsound
-from unmask_tf.report.statistics import accuracies, aucs, detections, series
-from unmask_tf.report.text import MISSING, Table, aligned, markdown, number, write_files
+from unmask_tf.report.results import Results
+from unmask_tf.report.soundness import mark
+from unmask_tf.report.statistics import series
+from unmask_tf.report.table import MISSING, Number, Table, plain, write_table
 
 # A difference of exactly the tolerance is within it, whatever its last bit.
 _ROUNDING = 1e-9
@@ -54,69 +51,47 @@ def expectation(data: str) -> str:
     )
 
 
-def listing(row_sets: Sequence[RowSet], map50: float | None, tolerances: Tolerances) -> tuple[pd.DataFrame, int, int]:
-    """The numbers that both we and the paper have.
-
-    Returns:
-        Columns kind (accuracy, auc or map50, which has no cell), the cell, defence, ours, paper, difference, tolerance,
-        within (yes or no) and mark (of an unsound attack), in the order of our tables; and how many numbers only we,
-        and only the paper, have.
-    """
+def listing(results: Results, tolerances: Tolerances) -> tuple[Table, int, int]:
+    """The numbers that both we and the paper have, and how many numbers only we, and only the paper, have."""
+    published, model_k = read_published(), results.model_k()
     # The paper names no IoU threshold; Matterport's mAP, which it used, is taken at 0.5.
-    k = [series({("", "", "", 0, ""): value} if value is not None else {}) for value in (map50, read_published().map)]
+    k = [series({("K", "", "", 0, ""): value}) for value in (model_k["map50"] if model_k else np.nan, published.map)]
     kinds = {
-        "accuracy": (accuracies(row_sets), read_published().accuracy),
-        "auc": (aucs(detections(row_sets)), read_published().auc),
+        "accuracy": (results.accuracy, published.accuracy),
+        "auc": (results.auc, published.auc),
         "map50": (k[0], k[1]),
     }
-    ours, paper = (pd.concat({kind: pair[i] for kind, pair in kinds.items()}, names=["kind"]).dropna() for i in (0, 1))
-    both = ours.to_frame("ours").join(paper.rename("paper"), how="inner")
-    both = both.loc[[key for key in ours.index if key in both.index]]
-    both = both.assign(
-        difference=both["ours"] - both["paper"], tolerance=[vars(tolerances)[key[0]] for key in both.index]
+    rows, ours_only, paper_only = [], 0, 0
+    for kind, (ours, paper) in kinds.items():
+        ours, paper, tolerance = ours.dropna(), paper.dropna(), vars(tolerances)[kind]
+        both = [key for key in ours.index if key in paper.index]
+        ours_only, paper_only = ours_only + len(ours) - len(both), paper_only + len(paper) - len(both)
+        for key in both:
+            shown = Number(ours[key], paper[key], digits=3 if kind == "auc" else 2, mark=mark(results.unsound, key))
+            within = "yes" if abs(shown.difference) <= tolerance + _ROUNDING else "no"
+            name = "mAP at IoU 0.5" if kind == "map50" else label(key[4], DEFENCES) + " AUC" * (kind == "auc")
+            where = [*setup_labels(*key[:2]), attack_label(*key[2:4]) if key[2] else MISSING]
+            rows.append([*where, name, shown, f"{within} ({tolerance:g})"])
+    within = sum(row[-1].startswith("yes") for row in rows)
+    note = (
+        f"{len(rows)} numbers compared: {within} within the tolerance, {len(rows) - within} outside. {ours_only} of "
+        f"ours have no counterpart in the paper, {paper_only} of the paper's none here."
     )
-    within = np.where(both["difference"].abs() <= both["tolerance"] + _ROUNDING, "yes", "no")
-    verdicts = unsound(row_sets)
-    frame = both.assign(within=within, mark=[mark(verdicts, key[1:]) for key in both.index]).reset_index()
-    return frame, len(ours) - len(both), len(paper) - len(both)
+    head = ["M", "CS", "Attack", "Number", "Ours", "Within"]
+    return Table("compare", "Number by number", head, rows, (note,)), ours_only, paper_only
 
 
-def _render(
-    data: str, claims: Sequence[Claim], found: tuple[pd.DataFrame, int, int], table: Table, title: Callable[[str], str]
-) -> str:
-    frame, ours_only, paper_only = found
-    verdict = {True: "yes", False: "NO", None: "not tested"}
-    holds, rows = [claim.holds for claim in claims], []
-    for n in frame.to_dict("records"):
-        digits = 3 if n["kind"] == "auc" else 2
-        where = [*setup_labels(n["model"], n["class_set"]), attack_label(n["attack"], n["epsilon_255"])]
-        name = label(n["defence"], DEFENCES) + " AUC" * (n["kind"] == "auc")
-        values = [
-            number(n["ours"], digits) + n["mark"],
-            number(n["paper"], digits),
-            number(n["difference"], digits, True),
-        ]
-        k = ["K", MISSING, MISSING, "mAP at IoU 0.5"]
-        rows.append([*(k if n["kind"] == "map50" else [*where, name]), *values, f"{n['within']} ({n['tolerance']:g})"])
-    within = int((frame["within"] == "yes").sum())
-    told = [[c.statement, c.ours, c.paper, verdict[c.holds]] for c in claims]
-    header = ["M", "CS", "Attack", "Number", "Ours", "Paper", "Difference", "Within"]
-    parts = [
-        expectation(data) + "\n",
-        title("Claims of the paper"),
-        table(["Claim", "Ours", "Paper", "Holds"], told, 1),
-        f"{holds.count(True)} hold, {holds.count(False)} do not, {holds.count(None)} need cells that are not here.\n",
-        title("Number by number"),
-        *([table(header, rows, 4)] if rows else []),
-        f"{len(frame)} numbers compared: {within} within the tolerance, {len(frame) - within} outside. {ours_only} of "
-        f"ours have no counterpart in the paper, {paper_only} of the paper's none here.\n",
-        *(["† unsound: our attack failed a check; report.md names it.\n"] if frame["mark"].any() else []),
-    ]
-    return "\n".join(parts)
+def claims_table(results: Results) -> Table:
+    """The paper's claims, tested on ours."""
+    claims = evaluate_claims(results)
+    verdict, holds = {True: "yes", False: "NO", None: "not tested"}, [claim.holds for claim in claims]
+    rows = [[c.statement, c.ours, c.paper, verdict[c.holds]] for c in claims]
+    note = f"{holds.count(True)} hold, {holds.count(False)} do not, {holds.count(None)} need cells that are not here."
+    return Table("claims", "Claims of the paper", ["Claim", "Ours", "Paper", "Holds"], rows, (note,))
 
 
 def compare(folder: Path, tolerances: Tolerances | None = None) -> str:
-    """Compares a run with the paper; writes compare.md and compare.csv into `<results>/<profile>`.
+    """Compares a run with the paper; writes the claims and the listing into `<results>/<profile>`.
 
     Returns:
         The comparison for the console.
@@ -124,10 +99,11 @@ def compare(folder: Path, tolerances: Tolerances | None = None) -> str:
     Raises:
         InputError: no or damaged results, or the folder cannot be written.
     """
-    row_sets, model_k = need(folder, "grid"), find_model_k(folder)
-    found = listing(row_sets, model_k and model_k["map50"], tolerances or Tolerances())
-    data, claims = row_sets[0].header.data, evaluate_claims(row_sets)
-    title = f"# Comparison with the paper: profile `{folder.name}`\n\n"
-    text = title + _render(data, claims, found, markdown, lambda name: f"## {name}\n")
-    write_files(folder, {"compare.md": text, "compare.csv": found[0].drop(columns="mark")})
-    return _render(data, claims, found, aligned, lambda name: f"{name}\n{'=' * len(name)}\n")
+    results = Results(folder)
+    data = results.grid[0].header.data
+    text = expectation(data) + "\n"
+    for table in (claims_table(results), listing(results, tolerances or Tolerances())[0]):
+        write_table(table, folder, results.data())
+        shown = plain(table) if table.rows else ""
+        text += f"\n{table.title}\n{'=' * len(table.title)}\n{shown}\n" + "".join(f"{note}\n" for note in table.notes)
+    return text

@@ -1,4 +1,4 @@
-"""How every figure is drawn and saved: one style, no pyplot, and the same PNG bytes for the same figure."""
+"""How every figure is drawn and saved: one style, no pyplot, and the same bytes for the same figure."""
 
 from __future__ import annotations
 
@@ -32,6 +32,8 @@ _STYLE: dict[str, Any] = {
     "legend.framealpha": 0.9,
     "legend.fancybox": False,
 }
+# The default metadata name matplotlib's version, and a PDF's the time.
+_METADATA = {"png": {"Software": None}, "pdf": {"Creator": None, "Producer": None, "CreationDate": None}}
 
 
 def styled(draw: Callable[..., Any]) -> Callable[..., Any]:
@@ -55,13 +57,14 @@ def panels(rows: int, columns: int, width: float, height: float, share: bool = T
 
 
 @styled
-def save(figure: Figure, path: Path) -> Path:
-    """Writes a PNG, the same bytes for the same figure.
+def save(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """Writes `<name>.png` and `<name>.pdf`, the same bytes for the same figure; returns their paths.
 
     Raises:
-        InputError: the file cannot be written.
+        InputError: a file cannot be written.
     """
-    with atomic_path(path) as temporary:
-        # The default metadata names matplotlib's version.
-        figure.savefig(temporary, format="png", metadata={"Software": None})
-    return path
+    paths = [folder / f"{name}.{suffix}" for suffix in _METADATA]
+    for path, (suffix, metadata) in zip(paths, _METADATA.items(), strict=True):
+        with atomic_path(path) as temporary:
+            figure.savefig(temporary, format=suffix, metadata=metadata)
+    return paths

@@ -1,4 +1,4 @@
-"""Figures 2 to 5, overlap and confusions, from rows alone: the same rows give the same PNG bytes."""
+"""Figures 1 to 5, overlap and confusions, from rows alone: the same rows give the same bytes."""
 
 from __future__ import annotations
 
@@ -13,17 +13,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from unmask_tf.defense.alignment import roc_curve
-from unmask_tf.errors import InputError
-from unmask_tf.experiment.rows import RowSet
 from unmask_tf.report.cells import BENIGN, CLASS_SETS, DEFENCES, MODELS, attack_label, axes, label, rank, setup_labels
 from unmask_tf.report.drawing import panels, save, styled
+from unmask_tf.report.figure1 import figure1, first_case
 from unmask_tf.report.line_search import Search, choose, searches
-from unmask_tf.report.overlap import FACTORS, MEASURES, Overlap, our_overlap
+from unmask_tf.report.overlap import FACTORS, MEASURES, Overlap, interval_of
 from unmask_tf.report.per_class import confusions
 from unmask_tf.report.published import read_published
-from unmask_tf.report.results import find, how_to_make
-from unmask_tf.report.statistics import accuracies, class_set_means, detections, key_of
-from unmask_tf.report.text import beside, with_interval
+from unmask_tf.report.results import Results
+from unmask_tf.report.statistics import Detection, class_set_means, key_of
+from unmask_tf.report.table import Number, number
 
 # Okabe and Ito's palette: told apart with every common colour blindness. CS5a is dark orange and CS3b light blue, as
 # in the paper.
@@ -120,12 +119,15 @@ def figure3(search: Search) -> Figure:
 
 
 @styled
-def figure4(row_sets: Sequence[RowSet]) -> Figure:
+def figure4(numbers: pd.Series) -> Figure:
     """Figure 4: accuracy per class set, averaged over attacks, budgets and M, per defence.
 
     Bars are ours; a black tick is the paper's mean over the same cells, where the paper has the class set.
+
+    Args:
+        numbers: accuracies, as in `statistics`.
     """
-    numbers, published = accuracies(row_sets), read_published().accuracy
+    published = read_published().accuracy
     ours = class_set_means(numbers)
     # The paper's mean over the cells we have, so that a partial grid is not compared with the whole one.
     paper = class_set_means(published[published.index.isin(numbers.index)])
@@ -153,13 +155,13 @@ def figure4(row_sets: Sequence[RowSet]) -> Figure:
 
 
 @styled
-def figure5(row_sets: Sequence[RowSet]) -> Figure:
+def figure5(found: Sequence[Detection]) -> Figure:
     """Figure 5: ROC of the detection, a panel per attack and budget, a line per class set, M and detector.
 
     Legends give the AUC and, where the paper has published it, the paper's in parentheses. A panel without a
     successful attack says so.
     """
-    found, paper = detections(row_sets), read_published().auc
+    paper = read_published().auc
     attacks = axes(d.header.cell for d in found)[1]
     colours = _styles((d.header.class_set for d in found), _CLASS_SET_COLOURS, _OTHER_COLOURS)
     lines = _styles((d.header.model for d in found), _MODEL_LINES, _OTHER_LINES)
@@ -177,7 +179,9 @@ def figure5(row_sets: Sequence[RowSet]) -> Figure:
             h, (fpr, tpr, _) = d.header, roc_curve(d.scores, d.labels)
             names = reversed(setup_labels(h.model, h.class_set))
             by = f" {label(h.defence, DEFENCES)}" if len(widths) > 1 else ""
-            text = f"{' '.join(names)}{by}  {beside(d.auc, paper.get(key_of(h)), digits=3)}"
+            area = Number(d.auc, paper.get(key_of(h)), digits=3)
+            beside = f" ({number(area.paper, 3)})" if area.has_paper else ""
+            text = f"{' '.join(names)}{by}  {area}{beside}"
             style = {
                 "color": colours[h.class_set],
                 "linestyle": lines[h.model],
@@ -209,19 +213,22 @@ def figure_overlap(found: Overlap) -> Figure:
     colours = dict(zip(dict.fromkeys(table["model"]), (_EPSILON_COLOURS[4], *_OTHER_COLOURS), strict=False))
     figure, grid = panels(1, len(MEASURES), 9.6, 4.0, share=False)
     for axis, (measure, title) in zip(grid[0], MEASURES.items(), strict=True):
-        for p in table.to_dict("records"):
+        highest: dict[str, tuple[float, float]] = {}
+        for i, p in enumerate(table.to_dict("records")):
             # Models share a class set's overlap: they stand side by side.
             at = p["overlap"] + 0.8 * (list(colours).index(p["model"]) - (len(colours) - 1) / 2)
-            y, colour, marker = p[measure], colours[p["model"]], markers[p["classes"]]
-            ends = [[y - p[f"{measure}_low"]], [p[f"{measure}_high"] - y]]
-            axis.errorbar(at, y, np.abs(ends), marker=marker, color=colour, elinewidth=1, **setting)
-        for name, group in table.groupby("class_set"):
-            place = {"xytext": (0, 4), "textcoords": "offset points", "ha": "center", "fontsize": 8}
-            axis.annotate(label(name, CLASS_SETS), (group["overlap"].iloc[0], group[f"{measure}_high"].max()), **place)
+            y, colour, marker = found.values[measure][0, i], colours[p["model"]], markers[p["classes"]]
+            low, high = interval_of(found.values[measure][:, i]) or (y, y)
+            ends = [[abs(y - low)], [abs(high - y)]]
+            axis.errorbar(at, y, ends, marker=marker, color=colour, elinewidth=1, **setting)
+            highest[p["class_set"]] = p["overlap"], np.nanmax([high, *highest.get(p["class_set"], (0, 0))[1:]])
+        for name, place in sorted(highest.items()):
+            style = {"xytext": (0, 4), "textcoords": "offset points", "ha": "center", "fontsize": 8}
+            axis.annotate(label(name, CLASS_SETS), place, **style)
         axis.set(xlabel="Part overlap (%)", ylabel=title)
         axis.margins(0.1)
-        if row := found.ranked(measure):
-            of, than = (with_interval(row, factor, sign=True) for factor in FACTORS)
+        if row := found.correlations(measure):
+            of, than = (str(Number(row[f][0], None, interval_of(row[f]), sign=True)) for f in FACTORS)
             axis.set_title(f"rank correlation with overlap {of},\nwith the number of classes {than}", fontsize=8.5)
     for name, colour in colours.items():
         grid[0, 0].plot([], [], "s", color=colour, label=label(name, MODELS))
@@ -260,24 +267,24 @@ def figure_classes(found: Mapping[tuple[str, str], pd.DataFrame]) -> Figure:
     return figure
 
 
-def write_figures(folder: Path) -> list[Path]:
-    """Writes what there is of Figures 2 and 3 (of each recipe's line search), 4, 5, figure_overlap and figure_classes
-    into `<results>/<profile>`.
+def write_figures(results: Results) -> list[Path]:
+    """Writes what there is of Figures 1 to 5, figure_overlap and figure_classes, as PNG and PDF, into
+    `<results>/<profile>`; Figures 2 and 3 of each recipe's line search.
 
     Raises:
         InputError: there are no results, a bundle is damaged, or the folder cannot be written.
     """
-    row_sets, found = find(folder, "grid"), searches(find(folder, "line_search"))
-    if not row_sets and not found:
-        raise InputError(f"{folder} holds no results to draw. Run: {how_to_make(folder, 'grid')}")
-    paths = []
-    for search in found:
-        paths.append(save(figure2(search), folder / f"figure2{search.suffix}.png"))
-        paths.append(save(figure3(search), folder / f"figure3{search.suffix}.png"))
-    if row_sets:
-        paths += [save(figure4(row_sets), folder / "figure4.png"), save(figure5(row_sets), folder / "figure5.png")]
-    if (known := our_overlap(row_sets)) is not None:
-        paths.append(save(figure_overlap(known), folder / "figure_overlap.png"))
-    if counted := confusions(row_sets):
-        paths.append(save(figure_classes(counted), folder / "figure_classes.png"))
-    return paths
+    found: dict[str, Figure] = {}
+    for search in searches(results.find("line_search")):
+        found |= {f"figure2{search.suffix}": figure2(search), f"figure3{search.suffix}": figure3(search)}
+    if not found or results.find("grid"):
+        if case := first_case(results.gallery):
+            found["figure1"] = figure1(case)
+        found["figure4"] = figure4(results.accuracy)
+        if results.detections:
+            found["figure5"] = figure5(results.detections)
+        if (known := results.overlap) is not None:
+            found["figure_overlap"] = figure_overlap(known)
+        if counted := confusions(results.grid):
+            found["figure_classes"] = figure_classes(counted)
+    return [path for name in sorted(found) for path in save(found[name], results.folder, name)]

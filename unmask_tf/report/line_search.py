@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import pandas as pd
 
@@ -12,9 +11,9 @@ from unmask_tf.errors import InputError
 from unmask_tf.experiment.rows import RowSet
 from unmask_tf.report.cells import BENIGN, attack_label, in_order, setup_labels
 from unmask_tf.report.published import read_published
-from unmask_tf.report.results import find
 from unmask_tf.report.soundness import meaning, own_failures
-from unmask_tf.report.text import markdown, number, span, write_files
+from unmask_tf.report.statistics import wilson
+from unmask_tf.report.table import Number, Table, span
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,64 +85,47 @@ def choose(frames: Sequence[pd.DataFrame]) -> tuple[float, pd.Series] | None:
     return min(common, key=lambda e: (-best_on[e], -total[e], e)), best_on
 
 
-def line_search_table(search: Search) -> pd.DataFrame:
-    """One row per training: accuracies without attack and under each, and whether its epsilon is chosen."""
-    frames = []
-    for (model, class_set), frame in search.accuracy.items():
-        chosen, best_on = choose([frame])
-        flat = frame.set_axis([f"{a}_{e:g}" if a != "none" else a for a, e in frame], axis=1)
-        flat = flat.assign(mean_attacked=frame.drop(columns=[BENIGN]).mean(axis=1), best_on=best_on)
-        flat = flat.assign(chosen=(flat.index == chosen).astype(int)).rename_axis("epsilon_255").reset_index()
-        flat.insert(0, "model", model)
-        flat.insert(0, "class_set", class_set)
-        frames.append(flat)
-    return pd.concat(frames, ignore_index=True)
-
-
-def line_search_markdown(search: Search) -> str:
-    """The search's table, its choice per M and class set beside the paper's, and failed attack checks."""
+def line_search_tables(search: Search) -> list[Table]:
+    """A row per training, and the choice per M and class set beside the paper's."""
     failed: dict[tuple, list[str]] = {}
     for r in search.row_sets:
         if r.header.attack != "none" and (names := own_failures(r)):
             failed[(*r.header.cell, r.header.training["epsilon_255"])] = names
     vectors = [vector for vector in next(iter(search.accuracy.values())) if vector != BENIGN]
-    rows, choices, paper = [], [], f"{read_published().selected_epsilon:g}"
+    rows, choices, paper, n = [], [], read_published().selected_epsilon, search.row_sets[0].n
     for setup, frame in search.accuracy.items():
         chosen, best_on = choose([frame])
-        choices.append([*setup_labels(*setup), f"{chosen:g}", paper])
+        choices.append([*setup_labels(*setup), Number(chosen, paper, digits=0)])
         for epsilon, row in frame.iterrows():
-            shown = f"**{epsilon:g}**" if epsilon == chosen else f"{epsilon:g}"
-            values = [number(row[v]) + "†" * ((*setup, *v, epsilon) in failed) for v in (BENIGN, *vectors)]
-            best = f"{best_on[epsilon]} of {len(vectors)}"
-            rows.append([*setup_labels(*setup), shown, *values, number(row[vectors].mean()), best])
+            numbers = [
+                Number(row[v], None, wilson(row[v], n), mark="†" * ((*setup, *v, epsilon) in failed))
+                for v in (BENIGN, *vectors)
+            ]
+            mean, best = Number(row[vectors].mean()), f"{best_on[epsilon]} of {len(vectors)}"
+            chose = "chosen" if epsilon == chosen else ""
+            rows.append([*setup_labels(*setup), f"{epsilon:g}", *numbers, mean, best, chose])
     for model in dict.fromkeys(model for model, _ in search.accuracy):
         own = [frame for (name, _), frame in search.accuracy.items() if name == model]
         if len(own) > 1 and (choice := choose(own)) is not None:
-            choices.append([setup_labels(model, "")[0], "all", f"{choice[0]:g}", paper])
-    header = ["M", "CS", "ε", "No attack", *(attack_label(*v) for v in vectors), "Mean under attack", "Best on"]
+            choices.append([setup_labels(model, "")[0], "all", Number(choice[0], paper, digits=0)])
+    head = ["M", "CS", "ε", "No attack", *(attack_label(*v) for v in vectors), "Mean under attack", "Best on", "Choice"]
     training = [r.header.training for r in search.row_sets]
-    parts = [
-        f"Accuracy on {span(r.n for r in search.row_sets)} validation images of M after adversarial training with "
-        f"budget ε (in 1/255), recipe `{search.recipe}`: step {training[0]['step']:.4g}, {training[0]['iterations']} "
-        f"iterations. Epochs: {span(t['epochs'] for t in training)}; the one with the best mean of benign and attacked "
-        "validation accuracy is kept. Test images are not read. Bold: the ε that is best on most attacks; a tie goes "
-        "to the higher mean.\n",
-        markdown(header, rows),
+    notes = [
+        f"On {span(r.n for r in search.row_sets)} validation images of M after adversarial training with budget ε (in "
+        f"1/255), recipe `{search.recipe}`: step {training[0]['step']:.4g}, {training[0]['iterations']} iterations. "
+        f"Epochs: {span(t['epochs'] for t in training)}; the one with the best mean of benign and attacked validation "
+        "accuracy is kept. Test images are not read. Chosen: the ε that is best on most attacks; a tie goes to the "
+        "higher mean.",
     ]
     for name in sorted({name for names in failed.values() for name in names}):
         where = dict.fromkeys(attack_label(*key[2:4]) for key, names in failed.items() if name in names)
-        parts.append(f"† the attack failed {name} ({meaning(name)}): {', '.join(where)}.\n")
-    parts.append(markdown(["M", "CS", "Chosen ε", "Paper"], choices))
+        notes.append(f"† the attack failed {name} ({meaning(name)}): {', '.join(where)}.")
+    told = ["The paper prints no accuracy of its search, only its choice."]
     if lacking := sorted(set(read_published().searched_epsilons) - set(search.epsilons)):
-        parts.append(f"Not computed, though in the paper's search: ε = {', '.join(f'{e:g}' for e in lacking)}.\n")
-    return "\n".join([*parts, "The paper prints no accuracy of its search, only its choice.\n"])
-
-
-def write_line_search(folder: Path) -> list[Path]:
-    """Writes line_search.md and .csv of every recipe into `<results>/<profile>`; returns their paths."""
-    paths = []
-    for search in searches(find(folder, "line_search")):
-        title = f"# Line search over adversarial training's ε: profile `{folder.name}`\n\n"
-        name, text = f"line_search{search.suffix}", title + line_search_markdown(search)
-        paths += write_files(folder, {f"{name}.md": text, f"{name}.csv": line_search_table(search)})
-    return paths
+        told.append(f"Not computed, though in the paper's search: ε = {', '.join(f'{e:g}' for e in lacking)}.")
+    title = f"Line search over the ε of adversarial training ({search.recipe})"
+    names = [f"{name}{search.suffix}" for name in ("line_search", "line_search_choice")]
+    return [
+        Table(names[0], title, head, rows, notes, "line_search"),
+        Table(names[1], f"{title}: the choice", ["M", "CS", "Chosen ε"], choices, told, "line_search"),
+    ]

@@ -1,112 +1,180 @@
-"""One Markdown report of a run, and everything it refers to."""
+"""The report of a run: the same sections as report.md and as report.html, which needs no other file and no network."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import base64
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from unmask_tf.experiment.rows import RowSet
+import jinja2
+import numpy as np
+
 from unmask_tf.files import write_text
-from unmask_tf.report import tables
+from unmask_tf.report.cells import ATTACKS, DEFENCES, attack_label, label, setup_labels
 from unmask_tf.report.compare import expectation
 from unmask_tf.report.figures import write_figures
-from unmask_tf.report.line_search import line_search_markdown, searches
-from unmask_tf.report.model_k import class_table, part_table
-from unmask_tf.report.overlap import our_overlap, overlap_markdown
-from unmask_tf.report.per_class import class_accuracies, confusions
-from unmask_tf.report.published import read_published
-from unmask_tf.report.results import find, find_model_k, how_to_make, need
-from unmask_tf.report.soundness import attacks, checks_markdown, threats_markdown
-from unmask_tf.report.statistics import detections
-from unmask_tf.report.study import study
-from unmask_tf.report.summary import means_table, training_notes
-from unmask_tf.report.text import beside, markdown, number, span
+from unmask_tf.report.results import Results
+from unmask_tf.report.statistics import Detection
+from unmask_tf.report.summary import plain_words
+from unmask_tf.report.table import Table, markdown, span
+from unmask_tf.report.tables import all_tables, write_tables
+
+_FILES = Path(__file__).parent / "assets"
+_FOLDED = ("part_errors", "model_k", "study_checks", "table3")
+"""Tables that the page shows folded."""
+_FIGURES = {
+    "figure1": "An attacked image, what K sees in it, and the verdict",
+    "figure2": "Validation accuracy over the ε of adversarial training",
+    "figure3": "Validation accuracy under each attack",
+    "figure4": "Accuracy under attack per class set",
+    "figure5": "ROC curves of the detection",
+    "figure_classes": "UM's answers under attack",
+    "figure_overlap": "AUC and accuracy over the overlap of parts",
+}
+# Anchor -> heading, and the figures and tables that stand there.
+_SECTIONS = {
+    "idea": ("The idea on a real case", "figure1"),
+    "accuracy": ("Accuracy", "means figure4 table4"),
+    "claims": ("Claims of the paper", "claims"),
+    "detection": ("Detection", "figure5 detection verdicts table3"),
+    "attacks": ("The attacks and their checks", "attacks checks"),
+    "overlap": ("Class sets and the overlap of parts", "table2 table1 figure_overlap overlap overlap_correlations"),
+    "classes": ("Class by class", "figure_classes per_class part_errors"),
+    "model_k": ("Model K", "model_k model_k_classes"),
+    "line_search": (
+        "The ε of adversarial training",
+        "figure2 figure3 line_search_choice line_search "
+        "figure2-madry figure3-madry line_search_choice-madry line_search-madry",
+    ),
+    "study": ("The presets of the attacks", "study_means study study_checks"),
+}
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the report.
+
+    Attributes:
+        name: its anchor.
+        title: its heading.
+        parts: texts, tables, and figures, by their file's name without a suffix, with a description.
+    """
+
+    name: str
+    title: str
+    parts: Sequence[str | Table | tuple[str, str]]
+
+
+def sections(results: Results, tables: Mapping[str, Table], figures: Collection[str]) -> list[Section]:
+    """The report of a run. No times: the same rows give the same text.
+
+    Args:
+        tables: by name.
+        figures: names of those that were drawn.
+    """
+    there = {name: (name, _FIGURES[name.partition("-")[0]]) for name in figures} | dict(tables)
+    found = [
+        Section(name, title, [there[part] for part in wanted.split() if part in there])
+        for name, (title, wanted) in _SECTIONS.items()
+    ]
+    absent = {"study": "the presets of the attacks", "line_search": "Figures 2 and 3"}
+    absent = {name: what for name, what in absent.items() if not results.find(name)}
+    absent |= {} if "figure1" in figures else {"gallery": "Figure 1 and the gallery"}
+    lines = [f"Not made yet: {what} (`{results.how_to_make(name)}`)." for name, what in absent.items()]
+    software = sorted({" ".join(pair) for r in results.grid for pair in r.header.versions.items()})
+    least, sizes = min(r.n for r in results.grid), span(r.n for r in results.grid)
+    lines.append(f"{sizes} test images per number; one image of {least} is {100 / least:.1f} points.")
+    if repaired := sum(r.header.nan_images for r in results.grid if r.header.defence == "none"):
+        lines.append(f"The attacks gave NaN for {repaired} images, which were attacked again.")
+    lines += [f"Software: {'; '.join(software)}."] if software else []
+    return [section for section in found if section.parts] + [Section("about", "About these numbers", lines)]
 
 
 def write_report(folder: Path) -> Path:
-    """Writes tables, figures, the study where there is one, and report.md into `<results>/<profile>`.
+    """Writes tables, figures, report.md and report.html into `<results>/<profile>`.
 
     Returns:
-        The path of report.md.
+        The path of report.html.
 
     Raises:
         InputError: there is no grid, a file is damaged, or the folder cannot be written.
     """
-    tables.write_tables(folder)
-    write_figures(folder)
-    if find(folder, "study"):
-        study(folder)
-    write_text(folder / "report.md", report_markdown(folder))
-    return folder / "report.md"
+    results = Results(folder)
+    results.need("grid")
+    tables = all_tables(results)
+    write_tables(results, tables)
+    figures = [path.stem for path in write_figures(results) if path.suffix == ".png"]
+    made = sections(results, tables, figures)
+    intro = [expectation(results.grid[0].header.data), *plain_words(results)]
+    write_text(folder / "report.md", report_markdown(results, intro, made))
+    write_text(folder / "report.html", report_html(results, intro, made))
+    return folder / "report.html"
 
 
-def report_markdown(folder: Path) -> str:
-    """The whole report. No times: the same rows give the same text."""
-    row_sets = need(folder, "grid")
-    sections = {
-        "Means over the attacked cells": _means(row_sets),
-        "Table IV: accuracy of every defence": f"{tables.table4_markdown(row_sets)}\n{_images(row_sets)}",
-        "Figure 4: means per class set": "![Accuracy under attack per class set](figure4.png)\n",
-        "Attacks": threats_markdown(row_sets) if attacks(row_sets) else "",
-        "Checks of the attacks": checks_markdown(row_sets) if attacks(row_sets) else "",
-    }
-    if detections(row_sets):
-        about = "Successful attacks and their benign twins. The paper's number, in parentheses, names no model.\n\n"
-        sections |= {
-            "Figure 5: detection": "![ROC curves of the detection](figure5.png)\n",
-            "AUC of the detection": tables.auc_markdown(row_sets),
-            "Table III: images evaluated for detection": about + tables.table3_markdown(row_sets),
-        }
-    sections |= {
-        "Detection at a threshold": tables.verdicts_markdown(row_sets),
-        "Table II: class sets": tables.table2_markdown(row_sets),
-        "Model K": _model_k(folder, row_sets),
-    }
-    if known := our_overlap(row_sets):
-        sections["Part overlap and number of classes"] = (
-            f"![AUC and accuracy over the overlap of parts](figure_overlap.png)\n\n{overlap_markdown(known)}"
-        )
-    if len(class_accuracies(row_sets)):
-        image = "![UM's answers under attack](figure_classes.png)\n\n" * bool(confusions(row_sets))
-        sections["Class by class"] = f"{image}Accuracies, confusions and K's errors: [per_class.md](per_class.md).\n"
-    for search in searches(find(folder, "line_search")):
-        images = "".join(f"![{name}]({name}{search.suffix}.png)\n\n" for name in ("figure2", "figure3"))
-        sections[f"Figures 2 and 3: the ε of adversarial training ({search.recipe})"] = images + line_search_markdown(
-            search
-        )
-    if find(folder, "study"):
-        sections["The presets of the attacks"] = "The other presets beside the released one: [study.md](study.md).\n"
-    absent = {"line_search": "Figures 2 and 3", "study": "The presets of the attacks"}
-    sections |= {t: f"Not made yet: `{how_to_make(folder, n)}`.\n" for n, t in absent.items() if not find(folder, n)}
-    versions = sorted({" ".join(pair) for r in row_sets for pair in r.header.versions.items()})
-    intro = (
-        f"# Results of profile `{folder.name}`\n\n{len(row_sets)} row sets. {expectation(row_sets[0].header.data)}\n"
+def report_markdown(results: Results, intro: Sequence[str], made: Sequence[Section]) -> str:
+    """The sections as Markdown, with links to the figures beside it."""
+    text = f"# Results: {results.data()}\n\n" + "".join(f"{line}\n" for line in intro[:1])
+    text += "\n" + "".join(f"- {line}\n" for line in intro[1:])
+    for section in made:
+        text += f"\n## {section.title}\n"
+        for part in section.parts:
+            if isinstance(part, Table):
+                text += f"\n**{part.title}** ({results.data(part.bundle)})\n\n{markdown(part)}"
+            else:
+                text += f"\n{part}\n" if isinstance(part, str) else f"\n![{part[1]}]({part[0]}.png)\n"
+    return text
+
+
+def report_html(results: Results, intro: Sequence[str], made: Sequence[Section]) -> str:
+    """One page that needs nothing else: tables that sort, figures, and a threshold over detection and gallery."""
+
+    def image(name: str) -> str:
+        return "data:image/png;base64," + base64.b64encode((results.folder / f"{name}.png").read_bytes()).decode()
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_FILES), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    intro += f"\nSoftware: {'; '.join(versions)}.\n" if versions else ""
-    return intro + "".join(f"\n## {title}\n\n{text}" for title, text in sections.items() if text)
+    environment.tests["table"] = lambda part: isinstance(part, Table)
+    content = json.dumps(page_data(results), ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return environment.get_template("report.html").render(
+        title=results.folder.name,
+        data=results.data,
+        intro=intro,
+        sections=made,
+        image=image,
+        folded=_FOLDED,
+        content=content.replace("<", "\\u003c"),  # nothing in it may end the script element
+        style=(_FILES / "report.css").read_text("utf-8"),
+        script=(_FILES / "report.js").read_text("utf-8"),
+    )
 
 
-def _means(row_sets: Sequence[RowSet]) -> str:
-    printed = [number(read_published().headline[f"um_minus_{name}_points"], sign=True) for name in ("at", "none")]
-    text = f"Both recomputed from the cells; the paper's text prints {' and '.join(printed)}.\n"
-    return "\n".join(part for part in (means_table(row_sets, markdown), training_notes(row_sets), text) if part)
+def page_data(results: Results) -> dict[str, Any]:
+    """What the page computes with: the detection's scores, thresholds, and the gallery."""
+    thresholds = {" ".join(r.header.cell[:2]): r.header.threshold["value"] for r in results.grid if r.header.threshold}
+    gallery = [case | {"name": attack_label(case["attack"], case["epsilon_255"])} for case in results.gallery]
+    return {
+        "detections": [_curve(d) for d in results.detections if len(d.labels)],
+        "thresholds": thresholds,
+        "gallery": gallery,
+        "attacks": ATTACKS,
+    }
 
 
-def _images(row_sets: Sequence[RowSet]) -> str:
-    least, repaired = min(r.n for r in row_sets), sum(r.header.nan_images for r in attacks(row_sets).values())
-    text = f"{span(r.n for r in row_sets)} test images per number; one image of {least} is {100 / least:.1f} points.\n"
-    return text + (f"\nThe attacks gave NaN for {repaired} images, which were attacked again.\n" if repaired else "")
-
-
-def _model_k(folder: Path, row_sets: Sequence[RowSet]) -> str:
-    model_k = find_model_k(folder)
-    if model_k is None:
-        return f"Not evaluated yet: `{how_to_make(folder, 'model_k')}`.\n"
-    classes = {name: parts for r in row_sets for name, parts in r.header.classes.items()}
-    parts = [
-        f"mAP at IoU 0.5: {beside(model_k['map50'], read_published().map)}.\n",
-        part_table(model_k, markdown),
-        "By class; each is to reach half of the mean over all parts:\n",
-        class_table(model_k, classes, markdown),
-    ]
-    return "\n".join(parts)
+def _curve(d: Detection) -> dict[str, Any]:
+    """The distinct scores, falling, and how many attacked and benign images have at least each."""
+    levels = np.unique(d.scores)[::-1]
+    attacked, benign = (d.scores[d.labels == kind] for kind in (1, 0))
+    h = d.header
+    names = [*setup_labels(h.model, h.class_set), attack_label(h.attack, h.epsilon_255)]
+    return {
+        "name": ", ".join([*names, label(h.defence, DEFENCES)]),
+        "setup": f"{h.model} {h.class_set}",
+        "levels": levels.tolist(),
+        "attacked": [int((attacked >= level).sum()) for level in levels],
+        "benign": [int((benign >= level).sum()) for level in levels],
+        "auc": d.auc,
+    }

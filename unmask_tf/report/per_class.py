@@ -9,12 +9,11 @@ import pandas as pd
 
 from unmask_tf.experiment.rows import RowSet
 from unmask_tf.report.cells import DEFENCES, in_order, label, setup_labels
+from unmask_tf.report.results import Results
 from unmask_tf.report.statistics import wilson
-from unmask_tf.report.text import ENDS, markdown, number, with_interval
+from unmask_tf.report.table import MISSING, Number, Table
 
 NO_ANSWER = "no answer"
-_SHOWN = 3
-"""Parts named per class in the text; part_errors.csv has all."""
 
 
 def _by(row_sets: Sequence[RowSet], names: Sequence[str], depth: int) -> dict[tuple, list[RowSet]]:
@@ -25,24 +24,32 @@ def _by(row_sets: Sequence[RowSet], names: Sequence[str], depth: int) -> dict[tu
     return found
 
 
-def class_accuracies(row_sets: Sequence[RowSet]) -> pd.DataFrame:
-    """A row per model, class set, defence (UM, Algorithm 1) and true class: n images; accuracy without attack
-    (`benign`) and its mean over the attacks (`attacked`), each with `_low` and `_high`.
+def _taken_for(group: Sequence[RowSet], name: str) -> str:
+    """The wrong answers to a class's attacked images, most frequent first."""
+    rows = [r.rows[(r.rows["true"] == name) & ~r.right] for r in group if r.header.attack != "none"]
+    total = sum(int((r.rows["true"] == name).sum()) for r in group if r.header.attack != "none")
+    answers = pd.concat(rows)["answer"].fillna(NO_ANSWER).value_counts() if rows else {}
+    told = sorted(answers.items(), key=lambda pair: (-pair[1], pair[0]))
+    return ", ".join(f"{answer} {100 * count / total:.0f} %" for answer, count in told) or MISSING
 
-    The interval of the mean takes it for a share of n images, not of n x attacks answers, which are not independent.
-    """
+
+def class_table(results: Results) -> Table:
+    """A row per M, class set, defence (UM, Algorithm 1) and true class."""
     rows = []
-    for key, group in _by(row_sets, ("um", "algorithm1"), 3).items():
+    for (model, class_set, defence), group in _by(results.grid, ("um", "algorithm1"), 3).items():
         for name in group[0].header.classes:
             right = {True: [], False: []}
             for r in group:
                 right[r.header.attack == "none"].append(r.right[(r.rows["true"] == name).to_numpy()])
             n = max((len(answers) for of in right.values() for answers in of), default=0)
             if n:
-                numbers = [np.mean([a.mean() for a in of]) if of else np.nan for of in right.values()]
-                rows.append((*key, name, n, *(v for share in numbers for v in (share, *wilson(share, n)))))
-    ends = [name + end for name in ("benign", "attacked") for end in ENDS]
-    return pd.DataFrame(rows, columns=["model", "class_set", "defence", "class", "n", *ends])
+                shares = [np.mean([a.mean() for a in of]) if of else np.nan for of in right.values()]
+                where = [*setup_labels(model, class_set), label(defence, DEFENCES), name]
+                numbers = [Number(share, None, wilson(share, n)) for share in shares]
+                rows.append([*where, Number(n, digits=0), *numbers, _taken_for(group, name)])
+    note = "Wilson's 95 % intervals of n images: one image under several attacks counts once."
+    head = ["M", "CS", "By", "Class", "n", "No attack", "Mean over attacks", "Under attack taken for"]
+    return Table("per_class", "Accuracy class by class", head, rows, (note,))
 
 
 def confusions(row_sets: Sequence[RowSet]) -> dict[tuple[str, str], pd.DataFrame]:
@@ -58,15 +65,14 @@ def confusions(row_sets: Sequence[RowSet]) -> dict[tuple[str, str], pd.DataFrame
     return found
 
 
-def part_errors(row_sets: Sequence[RowSet]) -> pd.DataFrame:
-    """A row per class set, class and part: n benign images of the class, whether the class expects the part, and the
-    `rate` of images in which K missed it (expected) or saw it (not expected); by class and falling rate.
+def part_errors_table(results: Results) -> Table:
+    """A row per class set and class: in how many of the benign images K missed expected parts, or saw others.
 
     K sees each benign image once, whatever M is: an image that the rows of several M repeat counts once. Expected parts
     are of the class, not of the image: one that a photograph hides counts as missed.
     """
     seen: dict[str, list[RowSet]] = {}
-    for r in in_order(row_sets):
+    for r in in_order(results.grid):
         if (r.header.defence, r.header.attack) == ("um", "none") and r.rows["parts"].notna().all():
             seen.setdefault(r.header.class_set, []).append(r)
     rows = []
@@ -74,61 +80,20 @@ def part_errors(row_sets: Sequence[RowSet]) -> pd.DataFrame:
         images = pd.concat([r.rows for r in group]).drop_duplicates(["image", "parts"])
         for name, expected in group[0].header.classes.items():
             found = [set(text.split()) for text in images.loc[images["true"] == name, "parts"]]
-            rates = {part: np.mean([part not in parts for parts in found]) for part in expected if found}
-            for part in set().union(*found) - set(expected):
-                rates[part] = np.mean([part in parts for parts in found])
-            for part in sorted(rates, key=lambda part: (part not in expected, -rates[part], part)):
-                rows.append((class_set, name, len(found), part, int(part in expected), rates[part]))
-    return pd.DataFrame(rows, columns=["class_set", "class", "n", "part", "expected", "rate"])
-
-
-def per_class_markdown(row_sets: Sequence[RowSet]) -> str:
-    """Accuracies with intervals, confusions and part errors as Markdown."""
-    table, errors = class_accuracies(row_sets), part_errors(row_sets)
-    rows = []
-    for r in table.to_dict("records"):
-        where = [*setup_labels(r["model"], r["class_set"]), label(r["defence"], DEFENCES), r["class"]]
-        rows.append([*where, str(r["n"]), *(with_interval(r, name) for name in ("benign", "attacked"))])
-    parts = [
-        "## Accuracy\n",
-        markdown(["M", "CS", "By", "Class", "n", "No attack", "Mean over attacks"], rows, 4),
-        "Wilson's 95 % intervals for n images: one image under several attacks counts once.\n",
-    ]
-    for setup, counts in confusions(row_sets).items():
-        parts += [
-            f"## {' '.join(setup_labels(*setup))}: UM's answers under attack\n",
-            markdown(["True class", *counts], [[name, *map(str, row)] for name, *row in counts.itertuples()], 1),
-        ]
-    if len(errors):
-        rows = []
-        for (class_set, name, n), group in errors.groupby(["class_set", "class", "n"], sort=False):
-            kinds = [group[group["expected"] == expected] for expected in (1, 0)]
+            if not found:
+                continue
+            missed = {part: float(np.mean([part not in parts for parts in found])) for part in expected}
+            others = set().union(*found) - set(expected)
+            invented = {part: float(np.mean([part in parts for parts in found])) for part in others}
+            sums = [Number(sum(rates.values())) for rates in (missed, invented)]
             told = [
-                ", ".join(f"{p} {100 * v:.0f} %" for p, v in k[["part", "rate"]].to_numpy()[:_SHOWN]) for k in kinds
+                ", ".join(f"{p} {100 * v:.0f} %" for p, v in sorted(rates.items(), key=lambda x: (-x[1], x[0])) if v)
+                for rates in (missed, invented)
             ]
-            sums = [number(k["rate"].sum()) for k in kinds]
-            rows.append([setup_labels("", class_set)[1], name, *told, str(n), *sums])
-        header = ["CS", "Class", "Most often missed", "Most often invented", "n", "Missed", "Invented"]
-        parts += [
-            "## The parts that K misses and invents, without attack\n",
-            markdown(header, rows, 4),
-            "Missed: expected of the class and not seen, hidden or not; invented: seen and not expected. In % of the "
-            "images, and parts per image. part_errors.csv names every part.\n",
-        ]
-    return "\n".join(parts)
-
-
-def per_class_files(row_sets: Sequence[RowSet]) -> dict[str, str | pd.DataFrame]:
-    """per_class.md and .csv, confusion.csv and part_errors.csv; without those that would hold nothing."""
-    counted = [
-        (*setup, true, answer, count)
-        for setup, counts in confusions(row_sets).items()
-        for (true, answer), count in counts.stack().items()
-    ]
-    frames = {
-        "per_class.csv": class_accuracies(row_sets),
-        "confusion.csv": pd.DataFrame(counted, columns=["model", "class_set", "true", "answer", "count"]),
-        "part_errors.csv": part_errors(row_sets),
-    }
-    found = {name: frame for name, frame in frames.items() if len(frame)}
-    return {"per_class.md": per_class_markdown(row_sets), **found} if found else {}
+            rows.append([setup_labels("", class_set)[1], name, Number(len(found), digits=0), *sums, *told])
+    note = (
+        "Missed: expected of the class and not seen, hidden or not; invented: seen and not expected. Parts per image, "
+        "and in % of the images."
+    )
+    head = ["CS", "Class", "n", "Missed", "Invented", "Missed parts", "Invented parts"]
+    return Table("part_errors", "The parts that K misses and invents, without attack", head, rows, (note,))

@@ -7,12 +7,12 @@ also marks the numbers of every defence that stands behind it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from unmask_tf.attacks.checks import BY_CONSTRUCTION, CHECKS, WARNINGS, few
 from unmask_tf.experiment.rows import RowSet
 from unmask_tf.report.cells import DEFENCES, attack_label, cell_rank, in_order, label, rank, setup_labels, target
-from unmask_tf.report.text import markdown, span
+from unmask_tf.report.table import Table, span
 
 BETWEEN_CELLS = {
     "monotone_in_epsilon": "a smaller epsilon, or none, fools at least 0.5 points more images",
@@ -23,7 +23,7 @@ BETWEEN_CELLS = {
 # What a step of many budgets brings about, as the released attacks have it: iterates that forget one another.
 _BY_THE_STEP = {"loss_rises", "as_strong_as_one_step", "doubling_gains_little", "best_iterate_returned", *BETWEEN_CELLS}
 _TWINS = {"pgd": "mia", "mia": "pgd"}
-LEGEND = "\n† The attack failed a check, so the number says little of robustness; report.md names the checks.\n"
+LEGEND = "† The attack failed a check, so the number says little of robustness; the report names the checks."
 
 # An attack: model, class_set, attack, epsilon_255, and whose M was attacked (`cells.target`).
 Attack = tuple[str, str, str, float, str]
@@ -121,7 +121,7 @@ def released_finding(row_sets: Iterable[RowSet]) -> str:
     )
 
 
-def threats_markdown(row_sets: Iterable[RowSet]) -> str:
+def threats_table(row_sets: Sequence[RowSet]) -> Table:
     """How each attack was run and what it knew, from the headers."""
     threats: dict[tuple, list[Mapping]] = {}
     for attack, r in attacks(row_sets).items():
@@ -134,20 +134,26 @@ def threats_markdown(row_sets: Iterable[RowSet]) -> str:
         numbers = span(given["step"], 4), span(given["iterations"]), span(given["restarts"])
         knows = sorted({name for names in given["knows"] for name in names})
         rows.append([attack_label(*attack), ", ".join(sorted(set(given["preset"]))), " and ".join(knows), *numbers])
-    return markdown(["Attack", "Preset", "Knows", "Step ([0, 1] pixels)", "Iterations", "Restarts"], rows, left=3)
+    head = ["Attack", "Preset", "Knows", "Step ([0, 1] pixels)", "Iterations", "Restarts"]
+    return Table("attacks", "The attacks", head, rows, sentences(row_sets))
 
 
-def checks_markdown(row_sets: Iterable[RowSet]) -> str:
-    """The report's section on the checks: a row per check that failed or warned, what it means, and where."""
+def checks_table(row_sets: Sequence[RowSet]) -> Table:
+    """A row per check that failed or warned, what it means, and where."""
     found = attacks(row_sets)
     rows = [
-        [name, verdict, meaning(name), ", ".join(where)]
+        [check, verdict, meaning(check), ", ".join(where)]
         for verdict, by_attack in (("failed", unsound(row_sets)), ("warning", warned(row_sets)))
-        for name, where in by_check(by_attack, found).items()
+        for check, where in by_check(by_attack, found).items()
     ]
-    table = markdown(["Check", "Verdict", "It means", "Where"], rows, left=4) if rows else ""
-    lines = verdict_line(row_sets), table.rstrip("\n"), released_finding(row_sets), longer_attacks(row_sets)
-    return "\n\n".join(line for line in lines if line) + "\n"
+    head = ["Check", "Verdict", "It means", "Where"]
+    return Table("checks", "Checks of the attacks", head, rows)
+
+
+def sentences(row_sets: Iterable[RowSet]) -> list[str]:
+    """How many attacks are sound, and what explains the others."""
+    lines = verdict_line(row_sets), released_finding(row_sets), longer_attacks(row_sets)
+    return [line for line in lines if line]
 
 
 def warned(row_sets: Iterable[RowSet]) -> dict[Attack, list[str]]:

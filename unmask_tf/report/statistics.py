@@ -1,22 +1,28 @@
-"""From row sets to numbers: accuracies, the detection's AUCs, and their means. Ours and the paper's alike.
+"""From row sets to numbers: accuracies, the detection's AUCs, their means and intervals. Ours and the paper's alike.
 
 Numbers are a float Series of fractions by (model, class_set, attack, epsilon_255, defence), in the paper's order.
+Intervals are of 95 %: Wilson's of shares, and percentiles of a bootstrap over images of everything else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from unmask_tf.defense.alignment import auc, detection_pairs
 from unmask_tf.errors import InputError
 from unmask_tf.experiment.rows import Header, RowSet, describe
 from unmask_tf.report.cells import CELL, cell_rank, defences_of, in_order
 from unmask_tf.taxonomy import Taxonomy
+
+REPEATS, SEED = 1000, 2020
+Interval = tuple[float, float]
 
 
 def series(numbers: Mapping[tuple, float]) -> pd.Series:
@@ -39,12 +45,37 @@ def taxonomy_of(header: Header) -> Taxonomy:
     return Taxonomy(tuple(parts), classes, {"all": tuple(classes)})
 
 
-def wilson(share: Any, n: Any) -> tuple[Any, Any]:
-    """Wilson's 95 % interval (low, high) of a share found in n independent trials; numbers or arrays."""
-    z = 1.959964
-    half = z * np.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2)
-    low, high = ((share + z**2 / (2 * n) + side * half) / (1 + z**2 / n) for side in (-1, 1))
-    return low, high
+def wilson(share: float, n: int) -> Interval | None:
+    """Wilson's interval of a share of n images; a mean share is taken for the nearest whole number of images."""
+    if not n or np.isnan(share):
+        return None
+    found = stats.binomtest(round(share * n), n).proportion_ci(method="wilson")
+    return float(found.low), float(found.high)
+
+
+def resampled(statistic: Callable[..., np.ndarray], *sizes: int) -> np.ndarray:
+    """The bootstrap distribution (..., REPEATS) of a statistic over independent sets of images.
+
+    Args:
+        statistic: of one array (rows, images) a set, how often each image counts; gives (..., rows).
+        sizes: images of each set, at least two.
+    """
+
+    def of_drawn(*drawn: np.ndarray, axis: int) -> np.ndarray:
+        times = []
+        for images, size in zip(map(np.atleast_2d, drawn), sizes, strict=True):
+            places = images.astype(int) + size * np.arange(len(images))[:, None]
+            times.append(np.bincount(places.ravel(), minlength=images.size).reshape(images.shape))
+        found = statistic(*times)
+        return found if drawn[0].ndim > 1 else found[..., 0]
+
+    sets = tuple(np.arange(size) for size in sizes)
+    rng = np.random.default_rng(SEED)
+    options = {"n_resamples": REPEATS, "vectorized": True, "method": "percentile", "rng": rng}
+    with warnings.catch_warnings():
+        # A statistic may be undefined for some images; its interval is then left out.
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+        return stats.bootstrap(sets, of_drawn, **options).bootstrap_distribution
 
 
 def accuracies(row_sets: Iterable[RowSet]) -> pd.Series:
@@ -84,6 +115,22 @@ class Detection:
     def auc(self) -> float:
         """Area under the ROC; NaN where no attack succeeded."""
         return auc(self.scores, self.labels) if len(self.labels) else float("nan")
+
+    def weighted_auc(self, times: np.ndarray) -> np.ndarray:
+        """AUC (rows,) where each attacked image, with its twin, counts `times` (rows, images)."""
+        levels, codes = np.unique(self.scores, return_inverse=True)
+        adversarial, benign = (times @ half for half in np.split(np.eye(len(levels))[codes], 2))
+        pairs = adversarial.sum(axis=1) * benign.sum(axis=1)
+        right = (adversarial * (benign.cumsum(axis=1) - benign / 2)).sum(axis=1)
+        return np.divide(right, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
+
+    @cached_property
+    def interval(self) -> Interval | None:
+        """Of the AUC; None for fewer than two pairs."""
+        if len(self.labels) < 4:
+            return None
+        low, high = np.quantile(resampled(self.weighted_auc, len(self.labels) // 2), [0.025, 0.975])
+        return float(low), float(high)
 
 
 def detections(row_sets: Iterable[RowSet]) -> list[Detection]:

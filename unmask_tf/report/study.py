@@ -6,18 +6,17 @@ the released step of 2.0 does to each attack.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 
-import pandas as pd
+import numpy as np
 
 from unmask_tf.experiment.rows import RowSet
 from unmask_tf.report.cells import ATTACKS, attack_label, cell_rank, label, rank, setup_labels
 from unmask_tf.report.published import read_published
-from unmask_tf.report.results import need
-from unmask_tf.report.soundness import attacks, by_check, longer_attacks, mark, meaning, unsound, warned
-from unmask_tf.report.statistics import accuracies, attacked
-from unmask_tf.report.text import beside, markdown, number, write_files
+from unmask_tf.report.results import Results
+from unmask_tf.report.soundness import LEGEND, attacks, by_check, longer_attacks, mark, meaning, unsound, warned
+from unmask_tf.report.statistics import accuracies, wilson
+from unmask_tf.report.table import Number, Table, write_table
 
 PRESETS = ("released", "written", "eq1", "strong")
 
@@ -31,59 +30,67 @@ def by_preset(row_sets: Iterable[RowSet]) -> dict[str, list[RowSet]]:
     return {name: benign + presets[name] for name in sorted(presets, key=lambda name: rank(name, PRESETS))}
 
 
-def study_table(found: Mapping[str, Sequence[RowSet]]) -> pd.DataFrame:
-    """One row per attacked cell, in the paper's order: n, accuracies without an attack (`benign`) and by preset."""
+def study_tables(results: Results) -> list[Table]:
+    """Every cell, the means by attack, and what the checks say of each preset; none where there is no study."""
+    found = by_preset(results.find("study"))
     numbers = {preset: accuracies(under).droplevel("defence") for preset, under in found.items()}
-    benign = {key[:2]: value for under in numbers.values() for key, value in under.items() if key[2] == "none"}
-    sizes = {r.header.cell: r.n for under in found.values() for r in under}
-    table = pd.DataFrame({preset: attacked(under) for preset, under in numbers.items()})
-    table = table.reindex(sorted(table.index, key=cell_rank))
-    table.insert(0, "benign", [benign.get(cell[:2], float("nan")) for cell in table.index])
-    table.insert(0, "n", [sizes[cell] for cell in table.index])
-    return table
-
-
-def study_markdown(found: Mapping[str, Sequence[RowSet]], profile: str) -> str:
-    """The study as Markdown: the table, its means, and what the checks say of each preset."""
-    table, paper, rows = study_table(found), read_published().accuracy, []
     verdicts = {preset: unsound(under) for preset, under in found.items()}
-    for cell, row in zip(table.index, table.to_dict("records"), strict=True):
-        key = (*cell, "none")
-        papers = {"released": paper.get(key)}
-        shown = [beside(row[preset], papers.get(preset), mark=mark(verdicts[preset], key)) for preset in found]
-        rows.append([*setup_labels(*cell[:2]), attack_label(*cell[2:]), str(row["n"]), number(row["benign"]), *shown])
-    by_attack = table.groupby(level="attack", sort=False)[list(found)].mean()
-    parts = [
-        f"# Where the paper's numbers come from: profile `{profile}`\n",
-        "M's accuracy without a defence. `released`: step 2.0, the authors' code (in parentheses the paper's number); "
-        "`written`: step 2/255, the paper's text; `eq1`: step ε, its Equation 1; `strong`: step 2.5 ε / iterations, "
-        "best iterate, restarts. A † marks an unsound attack (docs/attack_checks.md).\n",
-        markdown(["M", "CS", "Attack", "n", "No attack", *found], rows, left=3),
-        "## Means over models, class sets and strengths\n",
-        markdown(["Attack", *found], [[label(a, ATTACKS), *map(number, row)] for a, *row in by_attack.itertuples()], 1),
-        "## What the checks say\n",
-        "".join(_verdict(preset, under) for preset, under in found.items()),
+    sizes = {r.header.cell: r.n for under in found.values() for r in under}
+    cells = sorted((cell for cell in sizes if cell[2] != "none"), key=cell_rank)
+    paper, rows, by_attack = read_published().accuracy, [], {}
+    for cell in cells:
+        shown = []
+        for preset, of in numbers.items():
+            value, n = of.get(cell, np.nan), sizes[cell]
+            beside = paper.get((*cell, "none")) if preset == "released" else None
+            dagger = mark(verdicts[preset], (*cell, "none"))
+            shown.append(Number(value, beside, wilson(value, n), mark=dagger))
+            by_attack.setdefault(cell[2], {}).setdefault(preset, []).append(value)
+        benign = next(
+            (of[(*cell[:2], "none", 0)] for of in numbers.values() if (*cell[:2], "none", 0) in of.index), None
+        )
+        names = [*setup_labels(*cell[:2]), attack_label(*cell[2:])]
+        rows.append([*names, Number(sizes[cell], digits=0), Number(benign), *shown])
+    means = [[label(a, ATTACKS), *(Number(np.nanmean(of[p])) for p in found)] for a, of in by_attack.items()]
+    checks = [
+        [preset, check, meaning(check), ", ".join(where)]
+        for preset, under in found.items()
+        for check, where in by_check(verdicts[preset], attacks(under)).items()
     ]
-    return "\n".join(parts)
+    notes = (
+        "`released`: step 2.0, the authors' code; `written`: step 2/255, the paper's text; `eq1`: step ε, its Equation "
+        "1; `strong`: step 2.5 ε / iterations, best iterate, restarts.",
+        LEGEND,
+    )
+    title = "M's accuracy without a defence under the presets of the attacks"
+    told = [_verdict(preset, under) for preset, under in found.items()]
+    mean_title = f"{title}: means over models, class sets and strengths"
+    check_head = ["Preset", "Check", "It means", "Where"]
+    return [
+        Table("study", title, ["M", "CS", "Attack", "n", "No attack", *found], rows, notes, "study"),
+        Table("study_means", mean_title, ["Attack", *found], means, told, "study"),
+        Table("study_checks", "Checks that attacks of the presets failed", check_head, checks, (), "study"),
+    ]
 
 
 def _verdict(preset: str, under: Sequence[RowSet]) -> str:
     found, failed = attacks(under), unsound(under)
     repaired = sum(r.header.nan_images for r in found.values())
-    text = f"- `{preset}`: {len(found) - len(failed)} of {len(found)} attacks are sound, {len(warned(under))} gave a "
-    text += f"warning; NaN repaired in {repaired} images.\n" if repaired else "warning.\n"
-    names = by_check(failed, found).items()
-    lines = [longer_attacks(under), *(f"{name} ({meaning(name)}): {', '.join(where)}." for name, where in names)]
-    return text + "".join(f"  {line}\n" for line in lines if line)
+    text = (
+        f"`{preset}`: {len(found) - len(failed)} of {len(found)} attacks are sound, {len(warned(under))} gave a warning"
+    )
+    text += f"; NaN repaired in {repaired} images." if repaired else "."
+    return " ".join(filter(None, (text, longer_attacks(under))))
 
 
-def study(folder: Path) -> str:
-    """Writes study.md and study.csv into `<results>/<profile>`; returns the Markdown.
+def write_study(results: Results) -> list[Table]:
+    """Writes the study's tables into `<results>/<profile>`; returns them.
 
     Raises:
         InputError: there is no study, it is damaged, or the folder cannot be written.
     """
-    found = by_preset(need(folder, "study"))
-    text = study_markdown(found, folder.name)
-    write_files(folder, {"study.md": text, "study.csv": study_table(found).reset_index()})
-    return text
+    results.need("study")
+    tables = [table for table in study_tables(results) if table.rows]
+    for table in tables:
+        write_table(table, results.folder, results.data("study"))
+    return tables

@@ -1,76 +1,112 @@
-"""A run's results on one screen, beside the paper's."""
+"""A run's results in a few lines: for the console, and in plain words for the report."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
-from unmask_tf.experiment.rows import RowSet
-from unmask_tf.report.cells import DEFENCES, OWN_M, attack_label, axes, defences_of, label
-from unmask_tf.report.overlap import our_overlap, overlap_lines
+import pandas as pd
+
+from unmask_tf.report.cells import DEFENCES, attack_label, label, setup_labels
 from unmask_tf.report.published import read_published
-from unmask_tf.report.results import find_model_k, need
-from unmask_tf.report.soundness import mark, unsound, verdict_line
-from unmask_tf.report.statistics import accuracies, aucs, detections, means, wide
-from unmask_tf.report.text import Table, aligned, beside, number, span
+from unmask_tf.report.results import Results
+from unmask_tf.report.soundness import attacks
+from unmask_tf.report.statistics import means, wide
+from unmask_tf.report.table import number, span
+from unmask_tf.report.tables import cut_short
 
 
-def means_table(row_sets: Sequence[RowSet], table: Table = aligned) -> str:
-    """The means of every defence and the paper's two headlines, ours and the paper's."""
-    paper, rows = means(read_published().accuracy), []
-    for name, value in means(accuracies(row_sets)).items():
-        text = " - ".join(label(part, DEFENCES) for part in name.split(" - "))
-        difference = name.startswith("um - ")
-        numbers = [number(side, sign=difference) for side in (value, paper.get(name))]
-        rows.append([f"{text} ({'points' if difference else '%'})", *numbers])
-    return table(["Mean over attacked cells", "Ours", "Paper's Table IV"], rows, 1)
+def _beside(ours: float | None, paper: float | None, digits: int = 2) -> str:
+    """`0.31 (0.29)`: ours, the paper's in parentheses where it has one."""
+    there = number(paper, digits)
+    return number(ours, digits) + (f" ({there})" if there != number(None) else "")
 
 
-def training_notes(row_sets: Sequence[RowSet]) -> str:
-    """A line per defence whose adversarial training ended at its limit of epochs: its numbers say little."""
-    lines = ""
-    for defence in OWN_M:
-        training = [r.header.training for r in row_sets if r.header.defence == defence]
-        if cut := [t["epochs"] for t in training if t.get("stopped") == "epochs"]:
-            name, epochs = label(defence, DEFENCES), span(cut) + (" epoch" if max(cut) == 1 else " epochs")
-            lines += f"{name} not trained to convergence: {epochs}, so UM - {name} says little.\n"
-    return lines
+def _accuracies(results: Results, under_attack: bool) -> list[str]:
+    """Each defence's mean accuracy, with the paper's over the same cells in parentheses."""
+    numbers, published = results.accuracy, read_published().accuracy
+    same = published[published.index.isin(numbers.index)]
+    ours, paper = (wide(_part(of, under_attack)).mean() for of in (numbers, same))
+    return [f"{label(name, DEFENCES)} {_beside(value, paper.get(name))}" for name, value in ours.items()]
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+def _part(numbers: pd.Series, under_attack: bool) -> pd.Series:
+    return numbers[(numbers.index.get_level_values("attack") != "none") == under_attack]
+
+
+def _worst(results: Results) -> tuple[float, str] | None:
+    """The lowest accuracy of UM, and where."""
+    um = results.accuracy[results.accuracy.index.get_level_values("defence") == "um"]
+    if not len(um):
+        return None
+    key = um.idxmin()
+    return float(um.min()), f"{' '.join(setup_labels(*key[:2]))}, {attack_label(*key[2:4])}"
+
+
+def _sound(results: Results) -> str:
+    found, failed = attacks(results.grid), results.unsound
+    return f"{len(found) - len(failed)} of {len(found)} attacks passed all their checks"
 
 
 def summary(folder: Path) -> str:
-    """The results of `<results>/<profile>` for the console: means per attack, ours with the paper's in parentheses.
+    """The results of `<results>/<profile>` on one screen; the paper's numbers over the same cells in parentheses.
 
     Raises:
         InputError: there is no grid, or a file is damaged.
     """
-    row_sets, model_k, published = need(folder, "grid"), find_model_k(folder), read_published()
-    accuracy, verdicts, area = accuracies(row_sets), unsound(row_sets), aucs(detections(row_sets))
-    setups, attacks = axes(accuracy.index)
-    ours = wide(accuracy)
-    paper = published.accuracy[published.accuracy.index.isin(accuracy.index)]
-    by_attack, paper_by_attack = (
-        n.groupby(level=["attack", "epsilon_255", "defence"]).mean() for n in (accuracy, paper)
-    )
-    detector = next(iter(defences_of(area.index.get_level_values("defence"))), "")
-    rows = []
-    for attack in attacks:
-        row = [attack_label(*attack)]
-        for defence in ours:
-            unsafe = any(mark(verdicts, (*setup, *attack, defence)) for setup in setups)
-            key = (*attack, defence)
-            row.append(beside(by_attack.get(key), paper_by_attack.get(key), mark="†" * unsafe))
-        cells = [(*setup, *attack) for setup in setups]
-        if "um" in ours:
-            row.append(number(ours["um"].reindex(cells).min()))
-        rows.append([*row, span((value for key, value in area.dropna().items() if key[2:] == (*attack, detector)), 3)])
-    header = ["Attack", *(label(name, DEFENCES) for name in ours), *["UM, worst cell"] * ("um" in ours), "AUC"]
-    parts = [
-        f"Profile {folder.name}, data {row_sets[0].header.data}: accuracy, mean over M and class sets ({len(setups)} "
-        "pairs); the paper's in parentheses\n",
-        aligned(header, rows, left=1),
-        means_table(row_sets),
-        training_notes(row_sets) + overlap_lines(our_overlap(row_sets)) + verdict_line(row_sets),
+    results = Results(folder)
+    setups = {r.header.cell[:2] for r in results.grid}
+    lines = [
+        f"{results.data()}, {len(setups)} pairs of M and class set; in parentheses the paper".replace("`", ""),
+        f"Accuracy without attack  {'   '.join(_accuracies(results, False))}",
+        f"Accuracy under attack    {'   '.join(_accuracies(results, True))}",
     ]
-    if model_k is not None:
-        parts[-1] += f"\nK: mAP at IoU 0.5 {beside(model_k['map50'], published.map)}"
-    return "\n".join(parts) + "\n"
+    ours, paper = means(results.accuracy), means(read_published().accuracy)
+    gains = [
+        f"{text} {number(ours[name], sign=True)} points ({number(paper[name], sign=True)})"
+        for name, text in (("um - at", "UM - AT"), ("um - none", "UM - None"))
+        if number(ours[name]) != number(None)
+    ]
+    lines += [f"Gain                     {'   '.join(gains)}"] if gains else []
+    if worst := _worst(results):
+        lines.append(f"UM's worst cell          {number(worst[0])} ({worst[1]})")
+    if len(area := results.auc.dropna()):
+        lines.append(f"AUC of the detection     {span(area, 3)} ({span(read_published().auc, 3)})")
+    if model_k := results.model_k():
+        lines.append(f"K's mAP at IoU 0.5       {_beside(model_k['map50'], read_published().map)}")
+    lines += cut_short(results)
+    lines.append(f"Soundness                {_sound(results)} (report.html#attacks)")
+    return "\n".join(lines) + "\n"
+
+
+def plain_words(results: Results) -> list[str]:
+    """The results for a reader who knows neither the paper nor its terms; at most nine sentences."""
+    before, under = (wide(_part(results.accuracy, under_attack)).mean().to_dict() for under_attack in (False, True))
+    lines = [
+        "M is a classifier. An attack changes an image so little that a person sees no difference, and M takes it for "
+        "something else.",
+        "UnMask (UM) asks a second model, K, which parts the image shows. Parts that do not fit M's answer give the "
+        "attack away, and the class whose parts fit best is UnMask's answer.",
+    ]
+    paper = means(read_published().accuracy)
+    if {"none", "um"} <= {*before} & {*under}:
+        lines += [
+            f"Without an attack M is right on {_percent(before['none'])} of the images, UnMask on "
+            f"{_percent(before['um'])}.",
+            f"Under attack M is right on {_percent(under['none'])}, UnMask on {_percent(under['um'])} (means over all "
+            f"attacks; the paper: {paper['none']:.0f} % and {paper['um']:.0f} %).",
+        ]
+    if "at" in under:
+        lines.append(f"The usual defence, adversarial training (AT), is right on {_percent(under['at'])} under attack.")
+    if worst := _worst(results):
+        lines.append(f"Where it does worst, UnMask is right on {_percent(worst[0])} ({worst[1]}).")
+    if len(area := results.auc.dropna()):
+        lines.append(
+            f"Of an attacked and a benign image UnMask finds the attacked one the more suspicious in "
+            f"{100 * area.min():.0f} to {100 * area.max():.0f} % of the pairs (AUC)."
+        )
+    lines.append(f"How far to trust the attacks: {_sound(results)}; see the section on them.")
+    return lines

@@ -1,15 +1,17 @@
-"""Tables II, III, IV, the AUCs and the verdicts at a threshold: Markdown and CSV, beside the paper's numbers."""
+"""Tables I to IV, the detection, and every other table of a run."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from unmask_tf.defense.alignment import operating_point
 from unmask_tf.experiment.rows import RowSet
 from unmask_tf.report.cells import (
-    BENIGN,
     CLASS_SETS,
     DEFENCES,
+    OWN_M,
     attack_label,
     axes,
     defences_of,
@@ -18,136 +20,188 @@ from unmask_tf.report.cells import (
     rank,
     setup_labels,
 )
-from unmask_tf.report.line_search import write_line_search
-from unmask_tf.report.overlap import overlap_files
-from unmask_tf.report.per_class import per_class_files
+from unmask_tf.report.compare import claims_table
+from unmask_tf.report.line_search import line_search_tables, searches
+from unmask_tf.report.model_k import model_k_tables
+from unmask_tf.report.overlap import overlap_tables
+from unmask_tf.report.per_class import class_table, part_errors_table
 from unmask_tf.report.published import read_published
-from unmask_tf.report.results import need
-from unmask_tf.report.soundness import LEGEND, mark, unsound
-from unmask_tf.report.statistics import accuracies, aucs, detections, key_of, taxonomy_of, wide
-from unmask_tf.report.text import MISSING, beside, markdown, number, write_files
+from unmask_tf.report.results import Results
+from unmask_tf.report.soundness import LEGEND, checks_table, mark, threats_table
+from unmask_tf.report.statistics import key_of, means, taxonomy_of, wilson
+from unmask_tf.report.study import study_tables
+from unmask_tf.report.table import Number, Table, span, write_table
+from unmask_tf.taxonomy import UNMASK
+
+INTERVALS = "In brackets: 95 % intervals, Wilson's of shares and a bootstrap over images of AUCs."
 
 
-def table4_markdown(row_sets: Sequence[RowSet]) -> str:
-    """Table IV in the paper's shape: a block of PGD, one of MIA, one of other attacks, each after the benign images."""
-    ours, paper, verdicts = accuracies(row_sets), read_published().accuracy, unsound(row_sets)
+def _class_sets(row_sets: Sequence[RowSet]) -> dict[str, RowSet]:
+    """Class set -> one of its row sets, in the paper's order."""
+    found = {r.header.class_set: r for r in row_sets}
+    return {name: found[name] for name in sorted(found, key=lambda name: rank(name, CLASS_SETS))}
+
+
+def _marked(table: Table) -> Table:
+    """The table, with a note on its daggers where it has any."""
+    marked = any(isinstance(cell, Number) and cell.mark for row in table.rows for cell in row)
+    return replace(table, notes=(*table.notes, *[LEGEND] * marked))
+
+
+def table1(results: Results) -> Table:
+    """Table I, the class-feature matrix V, for the classes of the run."""
+    classes = {name: parts for r in _class_sets(results.grid).values() for name, parts in r.header.classes.items()}
+    parts = sorted(set().union(*classes.values()))
+    same = sum(frozenset(UNMASK.classes.get(name, ())) == frozenset(found) for name, found in classes.items())
+    rows = [[part, *("✓" if part in found else "" for found in classes.values())] for part in parts]
+    note = f"The parts of {same} of these {len(classes)} classes are the paper's."
+    return Table("table1", "Table I: the parts expected of each class (matrix V)", ["Part", *classes], rows, (note,))
+
+
+def table2(results: Results) -> Table:
+    """Table II for the class sets of the run."""
+    rows = []
+    for name, r in _class_sets(results.grid).items():
+        paper, classes = read_published().table2.get(name, {}), taxonomy_of(r.header)
+        numbers = [
+            Number(len(classes.classes), paper.get("classes"), digits=0),
+            Number(len(classes.unique_parts("all")), paper.get("parts"), digits=0),
+            Number(len(classes.shared_parts("all")), digits=0),
+            Number(classes.overlap("all"), paper.get("overlap_percent")),
+            Number(r.n, paper.get("flickr_test"), digits=0),
+        ]
+        rows.append([label(name, CLASS_SETS), *numbers])
+    head = ["CS", "Classes", "Parts", "Shared parts", "Overlap %", "Test images"]
+    return Table("table2", "Table II: class sets", head, rows)
+
+
+def table3(results: Results) -> Table:
+    """Table III: images evaluated for detection, successful attacks and their benign twins."""
+    rows = []
+    for d in results.detections:
+        h, paper = d.header, read_published().table3.get(d.header.class_set, {})
+        known = paper.get(h.attack) if h.epsilon_255 in (16, 600) else None
+        shown = Number(len(d.labels), known, digits=0, mark=mark(results.unsound, key_of(h)))
+        rows.append([*setup_labels(*h.cell[:2]), attack_label(*h.cell[2:]), label(h.defence, DEFENCES), shown])
+    notes = ("Successful attacks and their benign twins. The paper's number, of ε 16 or 600, names no model.",)
+    head = ["M", "CS", "Attack", "By", "Images"]
+    return _marked(Table("table3", "Table III: images evaluated for detection", head, rows, notes))
+
+
+def table4(results: Results) -> Table:
+    """Table IV: accuracy of every defence, a row per M, class set and attack."""
+    ours, paper = results.accuracy, read_published().accuracy
     setups, attacks = axes(ours.index)
     defences = defences_of(ours.index.get_level_values("defence"))
-    families = [[a for a in attacks if a[0].startswith(family)] for family in ("pgd", "mia")]
-    families.append([a for a in attacks if a != BENIGN and not a[0].startswith(("pgd", "mia"))])
-    blocks = []
-    for family in [f for f in families if f] or [[]]:
-        columns = [(*attack, defence) for attack in (BENIGN, *family) for defence in defences]
-        header = [attack_label(*c[:2]) if c[2] == defences[0] else "" for c in columns]
-        rows = [["", "", *(f"**{label(c[2], DEFENCES)}**" for c in columns)]]
-        for setup in setups:
-            keys = [(*setup, *c) for c in columns]
-            shown = [beside(ours.get(key), paper.get(key), mark=mark(verdicts, key)) for key in keys]
-            rows.append([*setup_labels(*setup), *shown])
-        blocks.append(markdown(["M", "CS", *header], rows))
-    text = "\n".join(blocks)
-    text += "\nOurs, with the paper's number in parentheses where the paper has that model and class set.\n"
-    return text + LEGEND * ("†" in text)
+    sizes = {r.header.cell: r.n for r in results.grid}
+    rows = []
+    for cell in ((*setup, *attack) for setup in setups for attack in attacks):
+        if cell in sizes:
+            keys = [(*cell, defence) for defence in defences]
+            numbers = [
+                Number(
+                    ours.get(key),
+                    paper.get(key),
+                    wilson(ours[key], sizes[cell]) if key in ours.index else None,
+                    mark=mark(results.unsound, key),
+                )
+                for key in keys
+            ]
+            names = [*setup_labels(*cell[:2]), attack_label(*cell[2:])]
+            rows.append([*names, Number(sizes[cell], digits=0), *numbers])
+    head = ["M", "CS", "Attack", "n", *(label(name, DEFENCES) for name in defences)]
+    return _marked(Table("table4", "Table IV: accuracy of every defence", head, rows, (INTERVALS,)))
 
 
-def _by_attack(shown: Mapping[tuple, str]) -> str:
-    """A table of texts by cell and defence: a row per model, class set and (where there are several) defence."""
-    setups, attacks = axes(shown)
-    names = defences_of(key[4] for key in shown)
-    left = ["M", "CS", "By"] if len(names) > 1 else ["M", "CS"]
-    rows = [
-        [*setup_labels(*setup), label(name, DEFENCES)][: len(left)]
-        + [shown.get((*setup, *attack, name), MISSING) for attack in attacks]
-        for setup in setups
-        for name in names
-    ]
-    text = markdown([*left, *(attack_label(*attack) for attack in attacks)], rows, left=len(left))
-    return text + LEGEND * ("†" in text)
+def detection_table(results: Results) -> Table:
+    """AUC, and the share of attacks found at the paper's false positive rate, at 5 % and at 1 %."""
+    published, rows = read_published(), []
+    point = published.operating_point
+    where = (point["class_set"], point["attack"], point["epsilon_255"], "um")
+    rates = (point["fpr"], 0.05, 0.01)
+    for d in results.detections:
+        key, dagger = key_of(d.header), mark(results.unsound, key_of(d.header))
+        numbers = [Number(d.auc, published.auc.get(key), d.interval, 3, mark=dagger)]
+        for rate in rates:
+            n, tpr = len(d.labels) // 2, float("nan")
+            if n:
+                tpr = operating_point(d.scores, d.labels, max_fpr=rate)[2]
+            paper = point["tpr"] if rate == point["fpr"] and key[1:] == where else None
+            numbers.append(Number(tpr, paper, wilson(tpr, n), 3, mark=dagger))
+        names = [*setup_labels(*key[:2]), attack_label(*key[2:4]), label(key[4], DEFENCES)]
+        rows.append([*names, *numbers])
+    head = ["M", "CS", "Attack", "By", "AUC", *(f"TPR at {100 * rate:.3g} % FPR" for rate in rates)]
+    notes = (INTERVALS, "TPR: share of successful attacks found where at most that share of benign images is flagged.")
+    return _marked(Table("detection", "Detection: AUC and operating points", head, rows, notes))
 
 
-def auc_markdown(row_sets: Sequence[RowSet]) -> str:
-    """AUC of the detection per attacked cell, the paper's in parentheses."""
-    paper, verdicts = read_published().auc, unsound(row_sets)
-    ours = aucs(detections(row_sets)).items()
-    return _by_attack({key: beside(value, paper.get(key), 3, mark(verdicts, key)) for key, value in ours})
-
-
-def table3_markdown(row_sets: Sequence[RowSet]) -> str:
-    """Table III: images evaluated for detection, successful attacks and their benign twins.
-
-    The paper gives one number per class set and attack, of epsilon 16 or 600, without naming the model.
-    """
-    shown, verdicts = {}, unsound(row_sets)
-    for d in detections(row_sets):
-        h, key = d.header, key_of(d.header)
-        paper = read_published().table3.get(h.class_set, {}).get(h.attack) if h.epsilon_255 in (16, 600) else None
-        shown[key] = beside(len(d.labels), paper, 0, mark(verdicts, key))
-    return _by_attack(shown)
-
-
-def verdicts_markdown(row_sets: Sequence[RowSet]) -> str:
-    """Share of images judged adversarial at each defence's threshold, without an attack and under each; or nothing."""
-    judged, verdicts = [r for r in in_order(row_sets) if r.header.threshold], unsound(row_sets)
-    if not judged:
-        return ""
-    keys = {key_of(r.header): r for r in judged}
-    table = _by_attack({k: number(100 * r.rows["flagged"].mean(), 1) + mark(verdicts, k) for k, r in keys.items()})
-    notes = {}
-    for h in (r.header for r in judged):
-        t, where = h.threshold, [*setup_labels(h.model, h.class_set), label(h.defence, DEFENCES)]
+def verdicts_table(results: Results) -> Table:
+    """Share of images judged adversarial at each defence's threshold, without an attack and under each."""
+    rows, notes = [], {}
+    for r in (r for r in in_order(results.grid) if r.header.threshold):
+        h, t, share = r.header, r.header.threshold, float(r.rows["flagged"].mean())
+        where = [*setup_labels(h.model, h.class_set), label(h.defence, DEFENCES)]
+        shown = Number(share, None, wilson(share, r.n), mark=mark(results.unsound, key_of(h)))
+        rows.append([*where, attack_label(*h.cell[2:]), shown])
         above = f"d ≥ {t['value']:.3g}" if t["value"] <= 1 else "d > 1, which no image has"
         notes[" ".join(where)] = (
-            f"{above}, chosen on {t['n']} {t['split']} images for at most {100 * t['fpr']:.3g} % false "
-            f"positives (there {100 * t['fpr_measured']:.3g} %)"
+            f"{above}, chosen on {t['n']} {t['split']} images for at most {100 * t['fpr']:.3g} % false positives "
+            f"(there {100 * t['fpr_measured']:.3g} %)."
         )
-    lines = "".join(f"- {where}: {note}.\n" for where, note in notes.items())
-    return f"Images judged adversarial (%); without an attack these are false positives.\n\n{table}\n{lines}"
+    told = [f"{where}: {note}" for where, note in notes.items()]
+    head, title = ["M", "CS", "By", "Attack", "Judged adversarial"], "Images judged adversarial at a threshold"
+    first = "Without an attack these are false positives."
+    return _marked(Table("verdicts", title, head, rows, (first, INTERVALS, *told)))
 
 
-def table2_markdown(row_sets: Sequence[RowSet]) -> str:
-    """Table II for the class sets of the rows: classes, parts, overlap and test images, the paper's beside them."""
-    rows = []
-    for name, r in sorted(
-        {r.header.class_set: r for r in row_sets}.items(), key=lambda item: rank(item[0], CLASS_SETS)
-    ):
-        paper = read_published().table2.get(name, {})
-        classes = taxonomy_of(r.header)
-        row = [
-            beside(len(classes.classes), paper.get("classes"), 0),
-            beside(len(classes.unique_parts("all")), paper.get("parts"), 0),
-            str(len(classes.shared_parts("all"))),
-            beside(classes.overlap("all"), paper.get("overlap_percent")),
-            beside(r.n, paper.get("flickr_test"), 0),
-        ]
-        rows.append([label(name, CLASS_SETS), *row])
-    return markdown(["CS", "Classes", "Parts", "Shared parts", "Overlap %", "Test images"], rows, left=1)
+def means_table(results: Results) -> Table:
+    """The means of every defence and the paper's two headlines, in percent and in points."""
+    paper, rows = means(read_published().accuracy), []
+    for name, value in means(results.accuracy).items():
+        text = " - ".join(label(part, DEFENCES) for part in name.split(" - "))
+        difference = name.startswith("um - ")
+        unit = "points" if difference else "%"
+        rows.append([f"{text} ({unit})", Number(value, paper.get(name), sign=difference)])
+    printed = [f"{read_published().headline[f'um_minus_{name}_points']:+.2f}" for name in ("at", "none")]
+    notes = [f"Both recomputed from the cells; the paper's text prints {' and '.join(printed)}.", *cut_short(results)]
+    return Table("means", "Means over the attacked cells", ["Defence", "Mean over attacked cells"], rows, notes)
 
 
-def write_tables(folder: Path) -> list[Path]:
-    """Writes Tables II, III and IV, the AUCs, and what there is of the results by class, by overlap and of the line
-    search into the folder.
+def cut_short(results: Results) -> list[str]:
+    """A sentence per defence whose adversarial training ended at its limit of epochs: its numbers say little."""
+    found = []
+    for defence in OWN_M:
+        training = [r.header.training for r in results.grid if r.header.defence == defence]
+        if cut := [t["epochs"] for t in training if t.get("stopped") == "epochs"]:
+            name, epochs = label(defence, DEFENCES), span(cut) + (" epoch" if max(cut) == 1 else " epochs")
+            found.append(f"{name} not trained to convergence: {epochs}, so UM - {name} says little.")
+    return found
 
-    Args:
-        folder: `<results>/<profile>`.
+
+def all_tables(results: Results) -> dict[str, Table]:
+    """Every table that the run has rows for, by name; one without a row is left out.
 
     Raises:
-        InputError: there is no grid, a bundle is damaged, or the folder cannot be written.
+        InputError: there is neither a grid nor another bundle, or one is damaged.
     """
-    row_sets = need(folder, "grid")
-    table4, found = wide(accuracies(row_sets)), detections(row_sets)
-    sizes = {r.header.cell: r.n for r in row_sets}
-    table4.insert(0, "n", [sizes[cell] for cell in table4.index])
-    counted = aucs(found).rename("auc").to_frame()
-    images = {key_of(d.header): len(d.labels) for d in found}
-    counted.insert(0, "n", [images[key] for key in counted.index])
-    files = {
-        "table2.md": table2_markdown(row_sets),
-        "table3.md": table3_markdown(row_sets),
-        "table4.csv": table4.reset_index(),
-        "table4.md": table4_markdown(row_sets),
-        "auc.csv": counted.reset_index(),
-        "auc.md": auc_markdown(row_sets),
-        **overlap_files(row_sets),
-        **per_class_files(row_sets),
-    }
-    return [*write_files(folder, files), *write_line_search(folder)]
+    tables: list[Table] = []
+    if results.find("grid") or not (results.find("study") or results.find("line_search")):
+        made = (table1, table2, table3, table4, detection_table, means_table, verdicts_table)
+        made += (claims_table, class_table, part_errors_table)
+        tables += [make(results) for make in made]
+        tables += [threats_table(results.grid), checks_table(results.grid)]
+        tables += [*model_k_tables(results), *overlap_tables(results.overlap)]
+    tables += study_tables(results)
+    for search in searches(results.find("line_search")):
+        tables += line_search_tables(search)
+    return {table.name: table for table in tables if table.rows}
+
+
+def write_tables(results: Results, tables: Mapping[str, Table] | None = None) -> list[Path]:
+    """Writes every table (or those given) as Markdown, CSV and LaTeX into `<results>/<profile>`.
+
+    Raises:
+        InputError: as `all_tables`; the folder cannot be written.
+    """
+    made = (tables or all_tables(results)).values()
+    return [path for table in made for path in write_table(table, results.folder, results.data(table.bundle))]
