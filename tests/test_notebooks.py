@@ -211,7 +211,7 @@ def test_the_whole_path_runs_from_any_folder(workplace, monkeypatch):
     tables = "\n".join(outputs(notebook, "text/plain"))
     assert "parts seen" in tables and "wheel" in tables
     results = "\n".join(outputs(notebook, "text/markdown"))
-    assert "MIA-L∞ ε=8" in results and "0.75 (0.82)" in results
+    assert "MIA-L∞ ε=8" in results and "| 0.75 [0.30, 0.95] | 0.82 | -0.07 |" in results
     assert sorted(path.relative_to(workplace) for path in workplace.rglob("*")) == before, "it writes nothing"
 
 
