@@ -66,7 +66,7 @@ RUN    = --profile '$(PROFILE)' $(if $(DATA),--data '$(DATA)') $(if $(LIMIT),--l
 HAVE_GPU = $(shell nvidia-smi -L 2>/dev/null | head -n 1)
 MARKS    = not slow$(if $(UNMASK_PHOTOS),, and not photos)$(if $(HAVE_GPU),, and not gpu)
 
-STAGES := data train-k evaluate-k train-m adversarial-training attack evaluate tables figures report compare reproduce study release-m contact-sheet versions
+STAGES := data train-k evaluate-k train-m adversarial-training attack evaluate tables figures report compare reproduce study adaptive release-m contact-sheet versions
 .PHONY: help setup $(STAGES) inspect demo bench bench-attacks notebooks golden test test-kernels lint clean bench-k bench-k-training
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -131,6 +131,9 @@ compare: setup ## compare the results with the paper's; with K_WEIGHTS=file, tha
 
 study: setup ## M's accuracy under the four presets of the attacks: where the paper's numbers come from
 	$(UNMASK) study $(RUN)
+
+adaptive: setup ## the defence against an attacker who knows K too (EXTRA="--families joint,parts")
+	$(UNMASK) adaptive $(RUN)
 
 inspect: setup ## look at photographs (IMAGE="a.jpg b.png"): parts, verdict, one picture each in results/inspect
 	$(UNMASK) inspect $(IMAGE) $(if $(K_WEIGHTS),--k-weights '$(K_WEIGHTS)') $(EXTRA)

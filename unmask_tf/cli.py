@@ -248,6 +248,23 @@ def study(**options: Any) -> None:
 
 @cli.command()
 @_run_options
+@click.option("--families", default="", help="Attacks without their norm, such as joint,parts; default: all five.")
+@click.option("--iterations", type=int, default=20, show_default=True, help="Steps of one run of an attack.")
+def adaptive(families: str, iterations: int, **options: Any) -> None:
+    """The defence against an attacker who knows K: rows, table and curves."""
+    from unmask_tf.experiment.adaptive import FAMILIES
+    from unmask_tf.experiment.adaptive import adaptive as steps_of
+    from unmask_tf.experiment.publish import publish
+    from unmask_tf.report.adaptive import write_adaptive
+
+    run = _prepared(options)
+    steps = steps_of(run, _names(families) or FAMILIES, iterations)
+    publish(run.folder, "adaptive", steps, _run(run, options, steps))
+    _tell("adaptive", write_adaptive(run.folder))
+
+
+@cli.command()
+@_run_options
 def tables(**options: Any) -> None:
     """Tables II, III and IV, the AUCs, and the line search's table, from the rows."""
     from unmask_tf.report.tables import write_tables

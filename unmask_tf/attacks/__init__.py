@@ -1,4 +1,7 @@
-"""Attacks on M, and on M and K: `ATTACKS` is the table, `threat_model` sets one up, `evidence.checked_attack` runs and checks it."""
+"""Attacks on M, on K, or on both.
+
+`ATTACKS` is the table, `threat_model` sets one up, `evidence.checked_attack` runs and checks it.
+"""
 
 from unmask_tf.attacks import adaptive as _adaptive  # noqa: F401  (it fills the table)
 from unmask_tf.attacks import advertorch_entries as _entries  # noqa: F401  (it too)

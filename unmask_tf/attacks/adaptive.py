@@ -68,11 +68,11 @@ class Adaptive:
 
     Attributes:
         rule: from both gradients to a direction of descent.
-        loss: name of a function of `part_losses`.
+        losses: names of functions of `part_losses`; the runs of an attack take turns.
     """
 
     rule: Rule
-    loss: str = "hinges"
+    losses: tuple[str, ...] = ("hinges", "soft_jaccard")
 
     def __call__(
         self, target: Target, images: np.ndarray, labels: np.ndarray, budget: ThreatModel, seed: int, ids: Sequence[str]
@@ -85,25 +85,25 @@ class Adaptive:
             raise InputError(f"{budget.attack} knows K, but the system under attack has none. Name its weights.")
         if len(parts.expected) < 2:
             raise ValueError("an attack on a class set needs at least two classes.")
-        loss = getattr(part_losses, self.loss)
+        losses = [getattr(part_losses, name) for name in self.losses]
         module = None if self.rule is parts_alone else target.module
-        return _Search(parts, module, images, labels, budget, self.rule, loss).run(seed, ids)
+        return _Search(parts, module, images, labels, budget, self.rule, losses).run(seed, ids)
 
 
-def _attack(rule: Rule, norm: Norm, loss: str = "hinges") -> Attack:
+def adaptive_attack(rule: Rule, norm: Norm, losses: tuple[str, ...] = ("hinges", "soft_jaccard")) -> Attack:
+    """An entry for a rule of descent."""
     knows = frozenset({"K"} if rule is parts_alone else {"M", "K"})
-    return Attack(norm=norm, knows=knows, run=Adaptive(rule, loss), gradient=True, random_start=True)
+    return Attack(norm=norm, knows=knows, run=Adaptive(rule, losses), gradient=True, random_start=True)
 
 
 ATTACKS.update(
     {
-        f"{name}_{norm.value}": _attack(rule, norm, loss)
-        for name, rule, loss in (
-            ("joint", joint, "hinges"),
-            ("joint_jaccard", joint, "soft_jaccard"),
-            ("selective", selective, "hinges"),
-            ("orthogonal", orthogonal, "hinges"),
-            ("parts", parts_alone, "hinges"),
+        f"{name}_{norm.value}": adaptive_attack(rule, norm)
+        for name, rule in (
+            ("joint", joint),
+            ("selective", selective),
+            ("orthogonal", orthogonal),
+            ("parts", parts_alone),
         )
         for norm in (Norm.LINF, Norm.L2)
     }
@@ -121,9 +121,9 @@ class _Search:
         labels: np.ndarray,
         budget: ThreatModel,
         rule: Rule,
-        loss: Callable[..., Any],
+        losses: Sequence[Callable[..., Any]],
     ) -> None:
-        self.parts, self.module, self.budget, self.rule, self.loss = parts, module, budget, rule, loss
+        self.parts, self.module, self.budget, self.rule, self.losses = parts, module, budget, rule, losses
         self.clean, self.labels = images, np.asarray(labels)
         levels = np.rint(images * 255.0)
         if np.abs(images * 255.0 - levels).max() > 1e-3:
@@ -132,7 +132,8 @@ class _Search:
         n, classes = len(images), len(parts.expected)
         # Of every image a lane to each other class; -1: no part is to be seen.
         goals = [*range(classes)] if module is not None else [-1, *range(classes)]
-        self.rows, self.goals = (np.array(x) for x in zip(*((i, g) for i in range(n) for g in goals if g != labels[i])))
+        lanes = np.array([(row, goal) for row in range(n) for goal in goals if goal != labels[row]])
+        self.rows, self.goals = lanes[:, 0], lanes[:, 1]
         self.wanted = np.where((self.goals >= 0)[:, None], np.where(parts.expected[self.goals], 1.0, -1.0), -1.0)
         self.wanted = self.wanted.astype(np.float32)
         self.best, self.best_value = images.copy(), np.full(n, -np.inf)
@@ -151,7 +152,8 @@ class _Search:
                 lanes = np.flatnonzero(~self.perfect[self.rows])
                 if not len(lanes):
                     break
-                delta[lanes] = self._step(lanes, delta[lanes], restart * self.budget.iterations + iteration)
+                loss = self.losses[restart % len(self.losses)]
+                delta[lanes] = self._step(lanes, delta[lanes], loss, restart * self.budget.iterations + iteration)
             if self.budget.epsilon_255 == 0:
                 break
         if self.module is None:
@@ -174,12 +176,12 @@ class _Search:
         length = self.budget.epsilon * rng.uniform() / np.sqrt((direction**2).sum())
         return (direction * length).astype(np.float32)
 
-    def _step(self, lanes: np.ndarray, delta: np.ndarray, iteration: int) -> np.ndarray:
+    def _step(self, lanes: np.ndarray, delta: np.ndarray, loss: Callable[..., Any], iteration: int) -> np.ndarray:
         """Looks at the present images of some lanes and moves their perturbations one step on."""
         rows, clean = self.rows[lanes], self.clean[self.rows[lanes]]
         levels = grey_levels(self.levels[rows], delta, self.budget)
         images = levels.astype(np.float32) / np.float32(255)
-        _, of_k, strongest = self.parts.gradients(images, self.loss, self.wanted[lanes])
+        _, of_k, strongest = self.parts.gradients(images, loss, self.wanted[lanes])
         if self.module is None:
             logits, of_m, lead = None, np.zeros_like(of_k), np.zeros(len(lanes))
         else:
@@ -265,7 +267,7 @@ def _m_gradients(module: Any, images: np.ndarray, goals: np.ndarray) -> tuple[np
             pixels = nchw(images[part], device).requires_grad_(True)
             logits = module(pixels.contiguous(memory_format=torch.channels_last))
             if not torch.isfinite(logits).all():
-                raise InputError("M returned NaN or infinity for finite images. Its weights are damaged: train it again.")
+                raise InputError("M returned NaN or infinity for finite images. Train or load it again.")
             goal = torch.from_numpy(goals[part]).to(device)[:, None]
             others = logits.scatter(1, goal, -torch.inf).amax(dim=1)
             lead = logits.gather(1, goal)[:, 0] - others

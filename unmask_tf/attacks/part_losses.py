@@ -23,9 +23,12 @@ def hinges(margins: Any, wanted: Any) -> Any:
 
 
 def soft_jaccard(margins: Any, wanted: Any) -> Any:
-    """1 - J of the wanted parts and the seen ones, a part's presence being a sigmoid of its highest margin."""
+    """1 - J of the wanted parts and the seen ones, a part's presence being a sigmoid of its highest margin.
+
+    Where none is wanted: the number of parts seen.
+    """
     seen = ops.sigmoid(ops.max(margins, axis=1) / _WIDTH)
     expected = ops.cast(wanted > 0, seen.dtype)
-    both = ops.sum(seen * expected, axis=-1)
-    either = ops.sum(expected, axis=-1) + ops.sum(seen * (1.0 - expected), axis=-1)
-    return 1.0 - both / ops.maximum(either, 1e-6)
+    both, others = ops.sum(seen * expected, axis=-1), ops.sum(seen * (1.0 - expected), axis=-1)
+    count = ops.sum(expected, axis=-1)
+    return ops.where(count > 0, 1.0 - both / ops.maximum(count + others, 1e-6), others)

@@ -180,9 +180,7 @@ def pulled_back(gradient: np.ndarray, placement: Placement, size: tuple[int, int
     top, left, bottom, right = placement.window
     inner = gradient[:, top:bottom, left:right]
     if placement.scale != 1:
-        rows, columns = (
-            _resizing(old, new) for old, new in zip(size, (bottom - top, right - left), strict=True)
-        )
+        rows, columns = (_resizing(old, new) for old, new in zip(size, (bottom - top, right - left), strict=True))
         inner = np.tensordot(inner, rows, axes=(1, 0))  # (N, W, 3, h)
         inner = np.tensordot(inner, columns, axes=(1, 0)).transpose(0, 2, 3, 1)  # (N, 3, h, w)
     return (255.0 * inner).astype(np.float32)

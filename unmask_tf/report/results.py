@@ -13,6 +13,7 @@ _TARGETS = {
     "grid": "reproduce PROFILE={}",
     "study": "study PROFILE={}",
     "line_search": "adversarial-training PROFILE={}",
+    "adaptive": "adaptive PROFILE={}",
     "compare_k": "compare PROFILE={} K_WEIGHTS=file",
     "model_k": "evaluate-k PROFILE={}",
     "model_k_ours": "compare PROFILE={} K_WEIGHTS=file",
