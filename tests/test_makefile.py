@@ -14,11 +14,20 @@ TARGETS = [
     *("help", "setup", "data", "train-k", "evaluate-k", "train-m", "attack", "evaluate", "tables", "figures", "report"),
     *("reproduce", "compare", "notebooks", "test", "lint", "bench", "clean", "golden", "contact-sheet"),
     *("inspect", "demo", "release-m"),
-    *("adversarial-training", "study", "bench-k", "bench-k-training", "bench-attacks", "versions", "test-kernels"),
+    *(
+        "adversarial-training",
+        "adaptive",
+        "study",
+        "bench-k",
+        "bench-k-training",
+        "bench-attacks",
+        "versions",
+        "test-kernels",
+    ),
 ]
 RUN_TARGETS = [
     *("data", "train-k", "evaluate-k", "train-m", "attack", "evaluate", "tables", "figures", "report", "reproduce"),
-    *("compare", "adversarial-training", "study", "release-m"),
+    *("compare", "adversarial-training", "adaptive", "study", "release-m"),
 ]
 OPTIONS = {
     "PROFILE": ("photos", "--profile"),
