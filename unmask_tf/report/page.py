@@ -8,6 +8,7 @@ from pathlib import Path
 from unmask_tf.experiment.rows import RowSet
 from unmask_tf.files import write_text
 from unmask_tf.report import tables
+from unmask_tf.report.adaptive import write_adaptive
 from unmask_tf.report.compare import expectation
 from unmask_tf.report.figures import write_figures
 from unmask_tf.report.line_search import line_search_markdown, searches
@@ -24,7 +25,7 @@ from unmask_tf.report.text import beside, markdown, number, span
 
 
 def write_report(folder: Path) -> Path:
-    """Writes tables, figures, the study where there is one, and report.md into `<results>/<profile>`.
+    """Writes tables, figures, the study and the attacks that know K where there are any, and report.md into `<results>/<profile>`.
 
     Returns:
         The path of report.md.
@@ -36,6 +37,8 @@ def write_report(folder: Path) -> Path:
     write_figures(folder)
     if find(folder, "study"):
         study(folder)
+    if find(folder, "adaptive"):
+        write_adaptive(folder)
     write_text(folder / "report.md", report_markdown(folder))
     return folder / "report.md"
 
@@ -76,6 +79,8 @@ def report_markdown(folder: Path) -> str:
         )
     if find(folder, "study"):
         sections["The presets of the attacks"] = "The other presets beside the released one: [study.md](study.md).\n"
+    if find(folder, "adaptive"):
+        sections["An attacker who knows K"] = "Attacks on M, on K and on both: [adaptive.md](adaptive.md).\n"
     absent = {"line_search": "Figures 2 and 3", "study": "The presets of the attacks"}
     sections |= {t: f"Not made yet: `{how_to_make(folder, n)}`.\n" for n, t in absent.items() if not find(folder, n)}
     versions = sorted({" ".join(pair) for r in row_sets for pair in r.header.versions.items()})
