@@ -25,7 +25,10 @@ from unmask_tf.report.text import beside, markdown, number, span
 
 
 def write_report(folder: Path) -> Path:
-    """Writes tables, figures, the study and the attacks that know K where there are any, and report.md into `<results>/<profile>`.
+    """Writes tables, figures, the study and the attacks that know K where there are any, and report.md.
+
+    Args:
+        folder: `<results>/<profile>`.
 
     Returns:
         The path of report.md.
