@@ -174,6 +174,7 @@ def test_each_stage_asks_for_its_own_steps(data, tmp_path, asked):
     # Of each M 2 row sets of benign validation images, and by 3 defences benign test images and 8 budgets an attack.
     assert kinds("adaptive") == ["answer"] * (2 + 3 * (1 + 5 * 8))
     assert kinds("adaptive", "--families", "joint,parts") == ["answer"] * (2 + 3 * (1 + 2 * 8))
+    assert kinds("adaptive", "--linf", "8", "--l2", "") == ["answer"] * (2 + 3 * (1 + 5))
     assert kinds("adversarial-training", "--epsilons", "2,4") == ["answer"] * 2 * 9
     assert [step.settings.split for step in asked] == ["val"] * 18
     assert main(["evaluate-k", *where]) == 0

@@ -91,6 +91,13 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
+def _budgets(text: str) -> list[float]:
+    try:
+        return [float(name) for name in _names(text)]
+    except ValueError as error:
+        raise InputError(f"the epsilons to compare are '{text}'. Give numbers, such as 1,2,4.") from error
+
+
 def _folder(options: dict[str, Any]) -> Path:
     """results/<profile>."""
     from unmask_tf.config import profile
@@ -223,11 +230,7 @@ def adversarial_training(recipe: str, epsilons: str, images: int | None, **optio
     from unmask_tf.report.line_search import write_line_search
 
     run = _prepared(options)
-    try:
-        budgets = [float(name) for name in _names(epsilons)]
-    except ValueError as error:
-        raise InputError(f"the epsilons to compare are '{epsilons}'. Give numbers, such as 1,2,4.") from error
-    steps = line_search(run, recipe, budgets, images)
+    steps = line_search(run, recipe, _budgets(epsilons), images)
     publish(run.folder, f"line_search_{recipe}", steps, _run(run, options, steps))
     _tell("adversarial-training", [*write_line_search(run.folder), *write_figures(run.folder)])
 
@@ -250,7 +253,9 @@ def study(**options: Any) -> None:
 @_run_options
 @click.option("--families", default="", help="Attacks without their norm, such as joint,parts; default: all five.")
 @click.option("--iterations", type=int, default=20, show_default=True, help="Steps of one run of an attack.")
-def adaptive(families: str, iterations: int, **options: Any) -> None:
+@click.option("--linf", default="1,2,4,8,16", show_default=True, help="Budgets in 1/255; an empty text: none.")
+@click.option("--l2", default="150,300,600", show_default=True, help="The same in L2.")
+def adaptive(families: str, iterations: int, linf: str, l2: str, **options: Any) -> None:
     """The defence against an attacker who knows K: rows, table and curves."""
     from unmask_tf.experiment.adaptive import FAMILIES
     from unmask_tf.experiment.adaptive import adaptive as steps_of
@@ -258,7 +263,8 @@ def adaptive(families: str, iterations: int, **options: Any) -> None:
     from unmask_tf.report.adaptive import write_adaptive
 
     run = _prepared(options)
-    steps = steps_of(run, _names(families) or FAMILIES, iterations)
+    budgets = {"linf": _budgets(linf), "l2": _budgets(l2)}
+    steps = steps_of(run, _names(families) or FAMILIES, iterations, budgets)
     publish(run.folder, "adaptive", steps, _run(run, options, steps))
     _tell("adaptive", write_adaptive(run.folder))
 

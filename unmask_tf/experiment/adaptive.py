@@ -34,7 +34,12 @@ def adaptive_threat(attack: str, epsilon_255: float, iterations: int = ITERATION
     return replace(threat, step=2 * threat.step, restarts=RESTARTS)
 
 
-def adaptive(run: Run, families: Sequence[str] = FAMILIES, iterations: int = ITERATIONS) -> list[Step]:
+def adaptive(
+    run: Run,
+    families: Sequence[str] = FAMILIES,
+    iterations: int = ITERATIONS,
+    epsilons_255: Mapping[str, Sequence[float]] = EPSILONS_255,
+) -> list[Step]:
     """M's, K's and Algorithm 1's answers, attack by attack: benign validation images (whose scores give thresholds),
     benign test images, then every attack at every budget.
 
@@ -42,9 +47,10 @@ def adaptive(run: Run, families: Sequence[str] = FAMILIES, iterations: int = ITE
         run: the run.
         families: attacks without their norm, such as `joint`.
         iterations: steps of one run of an attack.
+        epsilons_255: norm -> budgets in units of 1/255.
 
     Raises:
-        InputError: an unknown attack, no iteration, or a part extractor without gradients.
+        InputError: an unknown attack, no iteration, a negative budget, or a part extractor without gradients.
     """
     norms = {family: [norm for norm in EPSILONS_255 if f"{family}_{norm}" in ATTACKS] for family in families}
     if unknown := [family for family, found in norms.items() if not found]:
@@ -56,7 +62,7 @@ def adaptive(run: Run, families: Sequence[str] = FAMILIES, iterations: int = ITE
         steps += [grid.answer(*setup, defence, *BENIGN) for defence in DEFENCES]
         for family in families:
             for norm in norms[family]:
-                for epsilon in EPSILONS_255[norm]:
+                for epsilon in epsilons_255.get(norm, ()):
                     threat = adaptive_threat(f"{family}_{norm}", epsilon, iterations)
                     cell = (threat.attack, float(epsilon))
                     steps += [
