@@ -1,5 +1,7 @@
 """The table of attacks that know K, from rows made by hand."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from made_rows import row_set, write
@@ -7,6 +9,7 @@ from made_rows import row_set, write
 from unmask_tf.errors import InputError
 from unmask_tf.report.adaptive import adaptive_markdown, adaptive_table, write_adaptive
 
+ROOT = Path(__file__).resolve().parents[2]
 BENIGN_SCORES = [0.1] * 9 + [0.9]
 
 
@@ -66,3 +69,10 @@ def test_missing_rows_are_named(rows, tmp_path):
         adaptive_table(rows[1:])
     with pytest.raises(InputError, match="make adaptive PROFILE=mini"):
         write_adaptive(tmp_path / "mini")
+
+
+def test_the_documentation_quotes_the_reference_run():
+    text = (ROOT / "docs" / "adaptive_attacks.md").read_text(encoding="utf-8")
+    quoted = text.split("<!-- adaptive: begin -->\n")[1].split("<!-- adaptive: end -->")[0]
+    assert quoted.count("\n") > 5
+    assert quoted in (ROOT / "results" / "reference" / "mini" / "adaptive.md").read_text(encoding="utf-8")
