@@ -86,7 +86,13 @@ def attack(target, images, labels, budget, seed=3):
     return run_attack(target, images, labels, budget, seed=seed, ids=[str(i) for i in range(len(images))])
 
 
-@pytest.mark.parametrize("name", NAMES)
+_ALSO = pytest.mark.slow
+"""The other rules differ from `joint` in how the two gradients are put together."""
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in ("joint_linf", "parts_l2") else pytest.param(name, marks=_ALSO) for name in NAMES]
+)
 def test_without_a_limit_every_image_is_wrong_and_looks_benign(target, images, labels, name):
     budget = threat(name, 255.0 if name.endswith("linf") else 20000.0)
     found = attack(target, images, labels, budget)
