@@ -27,7 +27,7 @@ from unmask_tf.experiment.setup import prepare
 from unmask_tf.experiment.step import Step
 from unmask_tf.files import read_json, write_text
 from unmask_tf.report.published import DEFAULT_PATH
-from unmask_tf.report.text import aligned
+from unmask_tf.report.table import Table, plain
 from unmask_tf.taxonomy import UNMASK
 
 CHECKS = 6  # gradient steps with which the checks of an attack are made, as in the kind's cost
@@ -143,7 +143,8 @@ def main(profile: str, data: Path | None, seconds: float) -> None:
         [stage, whose, str(count), f"{images / 1e6:.3f}", f"{measured[whose]:.2f}", f"{took:.1f}"]
         for (stage, whose), (count, images, took) in stages.items()
     ]
-    print(aligned(["Stage", "Model", "Steps", "Million images", "Images/s", "Hours"], rows))
+    head = ["Stage", "Model", "Steps", "Million images", "Images/s", "Hours"]
+    print(plain(Table("hours", "Hours of a whole run", head, list(rows))))
     print(
         f"all steps one after another: {sum(hours.values()):.0f} h; the longest chain of steps that wait for each other"
     )

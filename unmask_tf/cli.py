@@ -325,7 +325,8 @@ def reproduce(**options: Any) -> None:
 @_run_options
 @click.option("--ours", type=click.Path(path_type=Path), help="With --k-weights: our K; default: the profile's.")
 @click.option("--canvas", type=int, help="With --k-weights: side of that K's canvas; default: its architecture's.")
-def compare(ours: Path | None, canvas: int | None, **options: Any) -> None:
+@click.option("--strict", is_flag=True, help="Exit with 1 where a claim of the paper does not hold.")
+def compare(ours: Path | None, canvas: int | None, strict: bool, **options: Any) -> int:
     """The results beside the paper's: its claims, then number by number.
 
     With --k-weights instead: that K (such as the released one) beside ours, on the same test images.
@@ -337,7 +338,7 @@ def compare(ours: Path | None, canvas: int | None, **options: Any) -> None:
         if ours is not None or canvas is not None:
             raise InputError("--ours and --canvas need the K to compare with: --k-weights file (make: K_WEIGHTS=file).")
         click.echo(rendering.compare(_folder(options)))
-        return
+        return int(strict and rendering.some_claim_fails(_folder(options)))
     from unmask_tf.experiment.compare import compare_k
     from unmask_tf.experiment.publish import publish, publish_k
     from unmask_tf.report.compare_k import compare_k as render
@@ -349,6 +350,7 @@ def compare(ours: Path | None, canvas: int | None, **options: Any) -> None:
     for name, step in zip(("model_k_ours", "model_k_given"), evaluations, strict=False):
         publish_k(run.folder, name, outputs[step])
     click.echo(render(run.folder))
+    return 0
 
 
 @cli.command()

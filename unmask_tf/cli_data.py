@@ -218,15 +218,17 @@ def check_data(profile: str, data: Path | None, class_sets: str, csv_path: Path 
     from unmask_tf.data.check import check_data as check
     from unmask_tf.data.check import summary_rows
     from unmask_tf.report.dataset_table import table2_on_disk
-    from unmask_tf.report.text import aligned
+    from unmask_tf.report.table import Table, plain
 
     root = _root(data, profile)
     taxonomy = _taxonomy(root)
     names = [name.strip() for name in class_sets.split(",") if name.strip()] or list(taxonomy.class_sets)
     report = check(root, taxonomy, names, workers)
     if report.findings:
-        click.echo(aligned(["", "What", "Where", "Files", "For example"], summary_rows(report.findings), 5))
-    click.echo(table2_on_disk(report.parts, report.classes, taxonomy))
+        head = ["", "What", "Where", "Files", "For example"]
+        click.echo(plain(Table("findings", "What is wrong", head, list(summary_rows(report.findings)))))
+    table = table2_on_disk(report.parts, report.classes, taxonomy)
+    click.echo(plain(table) + "".join(f"- {note}\n" for note in table.notes))
     if csv_path is not None:
         _write_findings(csv_path, report.findings)
     click.echo(f"[check-data] {root}: {report.files} images, {len(report.faults)} faults")

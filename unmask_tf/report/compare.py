@@ -90,6 +90,11 @@ def claims_table(results: Results) -> Table:
     return Table("claims", "Claims of the paper", ["Claim", "Ours", "Paper", "Holds"], rows, (note,))
 
 
+def some_claim_fails(folder: Path) -> bool:
+    """Whether a claim of the paper does not hold in a run's results; one that they cannot test does not fail."""
+    return any(claim.holds is False for claim in evaluate_claims(Results(folder)))
+
+
 def compare(folder: Path, tolerances: Tolerances | None = None) -> str:
     """Compares a run with the paper; writes the claims and the listing into `<results>/<profile>`.
 

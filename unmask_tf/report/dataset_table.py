@@ -8,7 +8,7 @@ from pathlib import Path
 from unmask_tf.files import read_json
 from unmask_tf.report.cells import CLASS_SETS, label, rank
 from unmask_tf.report.published import DEFAULT_PATH
-from unmask_tf.report.text import MISSING, beside, markdown
+from unmask_tf.report.table import MISSING, Table, number
 from unmask_tf.taxonomy import Taxonomy
 
 _COLUMNS = {"train": "voc_imagenet_train", "val": "voc_imagenet_val", "test": "flickr_test"}
@@ -19,8 +19,8 @@ def table2_on_disk(
     classes: Mapping[str, Mapping[str, int]],
     taxonomy: Taxonomy,
     published: Path = DEFAULT_PATH,
-) -> str:
-    """Table II as Markdown, then a line on each kind of difference from the paper.
+) -> Table:
+    """Table II with the paper's counts in parentheses; its notes explain each kind of difference.
 
     Args:
         parts: split -> (images, annotated parts) of K.
@@ -32,21 +32,27 @@ def table2_on_disk(
     k, m, dataset = paper["table2"]["k"], paper["table2"]["m"], paper["dataset"]
     rows = []
     if parts:
-        counts = [beside(parts.get(split, (0, 0))[0], k["pascal_part"][split], 0) for split in _COLUMNS]
-        rows.append(["K", MISSING, beside(len(taxonomy.parts), dataset["features"], 0), MISSING, *counts])
+        counts = [_beside(parts.get(split, (0, 0))[0], k["pascal_part"][split], 0) for split in _COLUMNS]
+        rows.append(["K", MISSING, _beside(len(taxonomy.parts), dataset["features"], 0), MISSING, *counts])
     for name in sorted(classes, key=lambda name: rank(name, CLASS_SETS)):
         theirs = m.get(name, {})
         rows.append(
             [
                 label(name, CLASS_SETS),
-                beside(len(taxonomy.members(name)), theirs.get("classes"), 0),
-                beside(len(taxonomy.unique_parts(name)), theirs.get("parts"), 0),
-                beside(taxonomy.overlap(name), theirs.get("overlap_percent")),
-                *(beside(classes[name].get(split), theirs.get(column), 0) for split, column in _COLUMNS.items()),
+                _beside(len(taxonomy.members(name)), theirs.get("classes"), 0),
+                _beside(len(taxonomy.unique_parts(name)), theirs.get("parts"), 0),
+                _beside(taxonomy.overlap(name), theirs.get("overlap_percent")),
+                *(_beside(classes[name].get(split), theirs.get(column), 0) for split, column in _COLUMNS.items()),
             ]
         )
-    table = markdown(["", "Classes", "Parts", "Overlap %", "Train", "Validation", "Test"], rows, left=1)
-    return table + "".join(f"- {line}\n" for line in _differences(parts, classes, taxonomy, k, m, dataset))
+    head = ["", "Classes", "Parts", "Overlap %", "Train", "Validation", "Test"]
+    notes = tuple(_differences(parts, classes, taxonomy, k, m, dataset))
+    return Table("table2", "Table II: images on disk", head, rows, notes)
+
+
+def _beside(ours: float | None, paper: float | None, digits: int = 2) -> str:
+    """`31 (29)`: ours, and the paper's in parentheses where it has one."""
+    return number(ours, digits) + ("" if paper is None else f" ({number(paper, digits)})")
 
 
 def _differences(

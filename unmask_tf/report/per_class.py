@@ -83,7 +83,7 @@ def part_errors_table(results: Results) -> Table:
             if not found:
                 continue
             missed = {part: float(np.mean([part not in parts for parts in found])) for part in expected}
-            others = set().union(*found) - set(expected)
+            others = sorted(set().union(*found) - set(expected))  # sums of floats depend on the order
             invented = {part: float(np.mean([part in parts for parts in found])) for part in others}
             sums = [Number(sum(rates.values())) for rates in (missed, invented)]
             told = [
