@@ -22,7 +22,7 @@ from nbclient import NotebookClient
 from PIL import Image
 
 FOLDER = Path(__file__).parent
-COLOURS = 32
+COLOURS = 24
 TIMEOUT = 1800
 
 
