@@ -22,7 +22,7 @@ from nbclient import NotebookClient
 from PIL import Image
 
 FOLDER = Path(__file__).parent
-COLOURS = 24
+COLOURS = 48
 TIMEOUT = 1800
 
 
@@ -68,10 +68,11 @@ def for_the_repository(notebook: nbformat.NotebookNode, pictures: bool) -> nbfor
 
 
 def _small(png: str) -> str:
-    """A PNG in base64 with few colours."""
+    """A PNG in base64 with few colours, the thin lines' among them."""
     image = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
-    image, target = image.quantize(COLOURS, dither=Image.Dither.NONE), io.BytesIO()
-    image.save(target, "PNG", optimize=True)
+    few = image.quantize(COLOURS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    target = io.BytesIO()
+    few.save(target, "PNG", optimize=True)
     return base64.b64encode(target.getvalue()).decode()
 
 

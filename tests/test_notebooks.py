@@ -145,7 +145,7 @@ def test_it_is_thin(path):
         if cell.cell_type == "markdown":
             assert len(cell.source) <= 600
             if cell.source.startswith("## "):
-                place = r"\((Section|Table|Figure|Equation|Algorithm) "
+                place = r"\((Section|Table|Figure|Equation|Algorithm)s? "
                 assert re.search(place, cell.source.splitlines()[0]), f"{cell.source} names no place in the paper"
 
 
