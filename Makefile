@@ -178,13 +178,14 @@ notebooks: setup ## execute the notebooks; copies with outputs go to results/PRO
 		$(PY) notebooks/execute.py $(or $(EXTRA),--output 'results/$(PROFILE)/notebooks')
 
 notebooks-env: setup $(JUPYTER) ## make Jupyter Lab for the notebooks, in .cache/notebooks-env
-	@echo 'Start it with: .cache/notebooks-env/bin/jupyter lab notebooks'
+	@echo 'Start it with: .cache/notebooks-env/bin/jupyter-lab notebooks'
 
 $(JUPYTER): notebooks/requirements.txt $(STAMP)
 	@mkdir -p $(TMPDIR)
 	$(PY) -m venv --clear .cache/notebooks-env
 	$(call on_top_of_venv,.cache/notebooks-env/bin/python)
 	.cache/notebooks-env/bin/python -m pip install --no-input -r notebooks/requirements.txt
+	.cache/notebooks-env/bin/python -m ipykernel install --sys-prefix >/dev/null
 	cp notebooks/requirements.txt $@
 
 bench: setup ## time K, M and the attacks on this machine
