@@ -80,7 +80,7 @@ FROM_ROWS = $(if $(ROWS),--profile '$(PROFILE)' --results '$(ROWS)' $(EXTRA),$(R
 HAVE_GPU = $(shell nvidia-smi -L 2>/dev/null | head -n 1)
 MARKS    = not slow$(if $(UNMASK_PHOTOS),, and not photos)$(if $(HAVE_GPU),, and not gpu)
 
-STAGES := data train-k evaluate-k train-m adversarial-training attack evaluate tables figures report compare claims reproduce study release-k release-m contact-sheet versions fetch flickr near-duplicates leaks
+STAGES := data train-k evaluate-k train-m adversarial-training attack evaluate tables figures report compare claims reproduce study adaptive release-k release-m contact-sheet versions fetch flickr near-duplicates leaks
 .PHONY: help setup $(STAGES) inspect demo docs bench bench-attacks notebooks notebooks-env golden test test-kernels lint clean bench-k bench-k-training pascal-part class-images check-data croissant bench-full
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -160,6 +160,9 @@ claims: setup ## test every claim on the committed rows, or on ROWS=results; wri
 
 study: setup ## M's accuracy under the four presets of the attacks: where the paper's numbers come from
 	$(UNMASK) study $(RUN)
+
+adaptive: setup ## the defence against an attacker who knows K too (EXTRA="--families joint,parts")
+	$(UNMASK) adaptive $(RUN)
 
 inspect: setup ## look at photographs (IMAGE="a.jpg b.png"): parts, verdict, one picture each in results/inspect
 	$(UNMASK) inspect $(IMAGE) $(if $(K_WEIGHTS),--k-weights '$(K_WEIGHTS)') $(EXTRA)

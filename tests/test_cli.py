@@ -23,7 +23,7 @@ REPOSITORY = Path(__file__).parents[1]
 FAKE_SCIENCE = REPOSITORY / "tests" / "experiment"
 STAGES = {
     *("data", "train-k", "evaluate-k", "train-m", "attack", "evaluate", "tables", "figures", "report", "compare"),
-    *("reproduce", "adversarial-training", "study", "release-k", "release-m"),
+    *("reproduce", "adversarial-training", "adaptive", "study", "release-k", "release-m"),
 }
 DATA_COMMANDS = {"pascal-part", "class-images", "check-data", "croissant"}
 OPTIONS = {
@@ -69,7 +69,7 @@ def error_of(capsys, *arguments):
 
 
 def test_there_is_a_command_for_every_stage():
-    others = {"inspect", "demo", "contact-sheet", "versions", "tiny"}
+    others = {"inspect", "demo", "claims", "contact-sheet", "versions", "tiny"}
     assert set(cli.commands) == STAGES | DATA_COMMANDS | FETCHES | others
     for stage in STAGES:
         names = {option.lstrip("-") for parameter in cli.commands[stage].params for option in parameter.opts}
@@ -178,6 +178,10 @@ def test_each_stage_asks_for_its_own_steps(data, tmp_path, asked):
     assert kinds("attack", "--defences", "none,um") == ["attack"] * 2 * 8
     assert kinds("evaluate", "--defences", "none,um") == ["answer"] * 2 * 9  # the data has no annotated images
     assert kinds("study") == ["answer"] * (1 + 4 * 8)
+    # Of each M 2 row sets of benign validation images, and by 3 defences benign test images and 8 budgets an attack.
+    assert kinds("adaptive") == ["answer"] * (2 + 3 * (1 + 5 * 8))
+    assert kinds("adaptive", "--families", "joint,parts") == ["answer"] * (2 + 3 * (1 + 2 * 8))
+    assert kinds("adaptive", "--linf", "8", "--l2", "") == ["answer"] * (2 + 3 * (1 + 5))
     assert kinds("adversarial-training", "--epsilons", "2,4") == ["answer"] * 2 * 9
     assert [step.settings.split for step in asked] == ["val"] * 18
     assert main(["evaluate-k", *where]) == 0
@@ -197,6 +201,11 @@ def test_a_missing_class_folder_is_named(capsys, data):
 @pytest.mark.parametrize("limit", ["0", "-3", "2"])
 def test_a_limit_too_small_is_refused(capsys, data, limit):
     assert f"limit is {limit}" in error_of(capsys, "attack", "--data", data, "--limit", limit)
+
+
+def test_an_unknown_family_of_attacks_is_named(capsys, data):
+    assert "nope" in (message := error_of(capsys, "adaptive", "--data", data, "--families", "joint,nope"))
+    assert "joint, " in message
 
 
 def test_missing_weights_of_k_are_named(capsys, data, tmp_path):

@@ -94,6 +94,13 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
+def _budgets(text: str) -> list[float]:
+    try:
+        return [float(name) for name in _names(text)]
+    except ValueError as error:
+        raise InputError(f"the epsilons to compare are '{text}'. Give numbers, such as 1,2,4.") from error
+
+
 def _folder(options: dict[str, Any]) -> Path:
     """results/<profile>."""
     from unmask_tf.config import profile
@@ -245,11 +252,7 @@ def adversarial_training(recipe: str, epsilons: str, images: int | None, **optio
     from unmask_tf.report.tables import write_tables
 
     run = _prepared(options)
-    try:
-        budgets = [float(name) for name in _names(epsilons)]
-    except ValueError as error:
-        raise InputError(f"the epsilons to compare are '{epsilons}'. Give numbers, such as 1,2,4.") from error
-    steps = line_search(run, recipe, budgets, images)
+    steps = line_search(run, recipe, _budgets(epsilons), images)
     publish(run.folder, f"line_search_{recipe}", steps, _run(run, options, steps))
     results = Results(run.folder)
     _tell("adversarial-training", [*write_tables(results), *write_figures(results)])
@@ -270,6 +273,31 @@ def study(**options: Any) -> None:
     publish(run.folder, "study", steps, _run(run, options, steps))
     for table in write_study(Results(run.folder)):
         click.echo("\n".join([f"{table.title}\n", plain(table), *table.notes]) + "\n")
+
+
+@cli.command()
+@_run_options
+@click.option("--families", default="", help="Attacks without their norm, such as joint,parts; default: all five.")
+@click.option("--iterations", type=int, default=20, show_default=True, help="Steps of one run of an attack.")
+@click.option("--linf", default="1,2,4,8,16", show_default=True, help="Budgets in 1/255; an empty text: none.")
+@click.option("--l2", default="150,300,600", show_default=True, help="The same in L2.")
+def adaptive(families: str, iterations: int, linf: str, l2: str, **options: Any) -> None:
+    """The defence against an attacker who knows K: rows, table and curves."""
+    from unmask_tf.experiment.adaptive import FAMILIES
+    from unmask_tf.experiment.adaptive import adaptive as steps_of
+    from unmask_tf.experiment.publish import publish
+    from unmask_tf.report.adaptive import adaptive_tables
+    from unmask_tf.report.figures import write_figures
+    from unmask_tf.report.results import Results
+    from unmask_tf.report.tables import write_tables
+
+    run = _prepared(options)
+    budgets = {"linf": _budgets(linf), "l2": _budgets(l2)}
+    steps = steps_of(run, _names(families) or FAMILIES, iterations, budgets)
+    publish(run.folder, "adaptive", steps, _run(run, options, steps))
+    results = Results(run.folder)
+    made = write_tables(results, {table.name: table for table in adaptive_tables(results)})
+    _tell("adaptive", [*made, *write_figures(results)])
 
 
 @cli.command()

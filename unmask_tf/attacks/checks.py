@@ -213,7 +213,8 @@ def _always(evidence: Evidence) -> bool:
 
 
 def _by_gradient(evidence: Evidence) -> bool:
-    return evidence.threat.spec.gradient
+    """Along M's gradient."""
+    return evidence.threat.spec.gradient and _against_m(evidence)
 
 
 def _in_steps(evidence: Evidence) -> bool:
@@ -278,7 +279,7 @@ CHECKS: dict[str, Check] = {
         Check(
             all_iterations_run,
             "some images received fewer steps than were asked for",
-            lambda evidence: _by_gradient(evidence) and _reporting(evidence),
+            lambda evidence: _against_m_alone(evidence) and _reporting(evidence),
         ),
         Check(loss_rises, "the attack lowers the loss it should raise, or leaves it", _against_m),
         Check(as_strong_as_one_step, "a single step of length epsilon fools more images", _against_m_alone),
@@ -290,7 +291,7 @@ CHECKS: dict[str, Check] = {
         Check(
             best_iterate_returned,
             "a better iterate was found and not returned",
-            lambda evidence: evidence.threat.keep_best and _reporting(evidence),
+            lambda evidence: evidence.threat.keep_best and _against_m_alone(evidence) and _reporting(evidence),
         ),
         Check(deterministic, "the same seed gives another result"),
     )

@@ -37,6 +37,7 @@ class CheckedAttack:
         by_construction: the same of those that hold by construction.
         threat: the threat model that gave `images`: the one asked for, or one with more iterations.
         nan_images: how many images the attack's own code returned as NaN and were attacked again.
+        best_iteration: as in `AttackResult`, where the attack tells.
     """
 
     images: np.ndarray
@@ -45,6 +46,7 @@ class CheckedAttack:
     by_construction: dict[str, bool]
     threat: ThreatModel
     nan_images: int
+    best_iteration: np.ndarray | None = None
 
     @property
     def sound(self) -> bool:
@@ -121,6 +123,7 @@ def checked_attack(
         by_construction={name: value for name, value in holds.items() if name in BY_CONSTRUCTION},
         threat=cell.threat,
         nan_images=int(found.nan.sum()) if isinstance(found, AttackResult) else 0,
+        best_iteration=found.best_iteration if isinstance(found, AttackResult) else None,
     )
 
 
@@ -189,7 +192,7 @@ class _Cell:
         self.wanted = self.labels if targets is None else np.asarray(targets)
         self.options = {"seed": seed, "batch_size": batch_size, "targeted": targets is not None}
         self.logits = target.logits(self.images)
-        self.of_gradients = self._of_gradients() if threat.spec.gradient else {}
+        self.of_gradients = self._of_gradients() if threat.spec.gradient and "M" in threat.spec.knows else {}
 
     def _of_gradients(self) -> dict[str, np.ndarray]:
         """Evidence on M's torch copy, which only an attack along a gradient looks at."""
@@ -219,7 +222,8 @@ class _Cell:
             reported = {"reported_logits": found.logits}
             reported |= {name: getattr(found, name) for name in ("fooled", "peak_loss", "iterations")}
         doubled, longer, spec = None, None, self.threat.spec
-        if spec.gradient and spec.iterative:
+        # What an attack on M and K gains by more steps cannot be told from M's answers alone.
+        if spec.gradient and spec.iterative and "K" not in spec.knows:
             doubled = succeeded(attacked_logits, self.labels, self.targets)
             left = np.flatnonzero(~doubled)
             longer = (left, self._longer(found, left, progress) if len(left) else None)

@@ -50,3 +50,41 @@ def project(clean: np.ndarray, adversarial: np.ndarray, threat: ThreatModel) -> 
             f"{tolerance}."
         )
     return result
+
+
+def inside(clean: np.ndarray, delta: np.ndarray, threat: ThreatModel) -> np.ndarray:
+    """Perturbations (N, H, W, C), float32, brought back into the budget (LINF or L2) and the box."""
+    epsilon = np.float32(threat.epsilon)
+    if threat.norm is Norm.LINF:
+        delta = np.clip(delta, -epsilon, epsilon)
+    else:
+        length = lengths(delta, threat.norm)[:, None, None, None]
+        delta = delta * np.minimum(1.0, epsilon / np.maximum(length, 1e-30)).astype(np.float32)
+    return np.clip(delta, -clean, np.float32(1) - clean)
+
+
+def grey_levels(levels: np.ndarray, delta: np.ndarray, threat: ThreatModel) -> np.ndarray:
+    """Perturbed images as uint8 within the budget.
+
+    Args:
+        levels: the clean images (N, H, W, C), whole numbers from 0 to 255.
+        delta: float32, within budget (LINF or L2) and box, pixel units.
+        threat: the budget.
+    """
+    wish = delta * np.float32(255)
+    if threat.norm is Norm.LINF:
+        most = np.floor(threat.epsilon_255 + 1e-6)
+        return np.clip(levels + np.clip(np.rint(wish), -most, most), 0, 255).astype(np.uint8)
+    rounded, budget = np.rint(wish), threat.epsilon_255
+    # Rounding may lengthen a perturbation; it is shortened a little until its rounded form fits. To zero always does.
+    scale = np.ones(len(wish), np.float32)
+    for _ in range(20):
+        length = np.sqrt((rounded.astype(np.float64) ** 2).sum(axis=(1, 2, 3)))
+        long = length > budget
+        if not long.any():
+            break
+        scale[long] *= np.float32(0.999) * (budget / length[long]).astype(np.float32)
+        rounded[long] = np.rint(wish[long] * scale[long, None, None, None])
+    else:
+        rounded[long] = np.trunc(wish[long])
+    return np.clip(levels + rounded, 0, 255).astype(np.uint8)

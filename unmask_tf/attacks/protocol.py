@@ -38,6 +38,30 @@ class TargetClassifier(Protocol):
         """The same function as a torch.nn.Module: float32 (N, 3, H, W) in [0, 1] -> logits (N, classes)."""
 
 
+class TargetParts(Protocol):
+    """K as attacks that know it see it (`defense.white_box.WhiteBox`): C classes in M's label order, P parts.
+
+    Attributes:
+        expected: bool (C, P), the matrix V.
+    """
+
+    expected: np.ndarray
+
+    def gradients(
+        self, images: np.ndarray, loss: Callable[..., Any], *arguments: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """As `mrcnn.part_presence.PartPresence.gradients`: losses, gradients, and the parts' highest margins."""
+
+    def seen(self, images: np.ndarray) -> np.ndarray:
+        """The detector's own part sets: uint8 (N, H, W, 3) -> bool (N, P)."""
+
+    def distances(self, seen: np.ndarray) -> np.ndarray:
+        """d = 1 - JS of part sets bool (N, P) and every class: float (N, C)."""
+
+    def best_fit(self, seen: np.ndarray) -> np.ndarray:
+        """The class that K alone answers, int (N,); -1: none."""
+
+
 @dataclass(frozen=True)
 class Target:
     """The system under attack. An attack may use of it what its entry's `knows` says.
@@ -48,7 +72,7 @@ class Target:
     """
 
     classifier: TargetClassifier
-    parts: Any = None
+    parts: TargetParts | None = None
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """M's logits, float32 (N, classes): what Table IV is scored by, and so every success."""
@@ -73,6 +97,7 @@ class AttackResult:
         nan: bool (N,), the attack's own code returned NaN for the image, which was then attacked again.
         iterations: int64 (N,), gradient steps that each image received, all restarts together (0 where epsilon is 0).
         stopped: where each run stopped; what `Attack.extend` goes on from.
+        best_iteration: int64 (N,), steps taken before the image that is returned; None: not told.
     """
 
     images: np.ndarray
@@ -82,6 +107,7 @@ class AttackResult:
     nan: np.ndarray
     iterations: np.ndarray
     stopped: tuple[Stop, ...] = ()
+    best_iteration: np.ndarray | None = None
 
     @property
     def predictions(self) -> np.ndarray:

@@ -30,6 +30,8 @@ def gain(logits: np.ndarray, labels: np.ndarray, targets: np.ndarray | None = No
 def joined(results: Sequence[AttackResult]) -> AttackResult:
     """The results of consecutive images as one."""
     fields = {name: np.concatenate([getattr(result, name) for result in results]) for name in _OF_EACH_IMAGE}
+    if all(result.best_iteration is not None for result in results):
+        fields["best_iteration"] = np.concatenate([result.best_iteration for result in results])
     firsts = np.cumsum([0, *(len(result.images) for result in results)])
     stopped = []
     for restart in range(max(len(result.stopped) for result in results)):

@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from unmask_tf.attacks import ATTACKS, threat_model
+from unmask_tf.attacks import ATTACKS, ThreatModel, threat_model
 from unmask_tf.classifiers import CLASSIFIERS
 from unmask_tf.classifiers.settings import AdversarialTrainingConfig, with_recipe
 from unmask_tf.data.layout import part_files
@@ -99,12 +99,12 @@ class Grid:
         return with_recipe(self.profile.adversarial_training, recipe, epsilon_255)
 
     def attacked(
-        self, class_set: str, model: Step, name: str, epsilon_255: float, split: str, limit: int | None, kind: str
+        self, class_set: str, model: Step, threat: ThreatModel, split: str, limit: int | None, kind: str
     ) -> Step:
-        """Attacked images of a split; `kind` is the preset."""
+        """Attacked images of a split; `kind` names what the threat model was made by, for reports."""
         config = self.profile.attack
-        settings = attack.Settings(
-            threat=threat_model(name, epsilon_255, preset=kind, iterations=config.iterations),
+        settings: dict[str, Any] = dict(
+            threat=threat,
             preset=kind,
             architecture=model.settings.architecture,
             classes=self.run.taxonomy.labels(class_set),
@@ -112,8 +112,27 @@ class Grid:
             seed=config.seed,
             batch_size=config.batch_size,
         )
-        inputs = {"model": model, "images": self.images(class_set, split, limit)}
-        return Step("attack", f"{model.name}_{name}_{epsilon_255:g}_{kind}_{split}", settings, inputs)
+        inputs: dict[str, Any] = {"model": model, "images": self.images(class_set, split, limit)}
+        name = f"{model.name}_{threat.attack}_{threat.epsilon_255:g}_{kind}_{split}"
+        if "K" not in threat.spec.knows:
+            return Step("attack", name, attack.Settings(**settings), inputs)
+        if self.profile.part_detector.extractor != "mask_rcnn":
+            raise InputError(
+                f"{threat.attack} follows the gradient of a Mask R-CNN, but the part extractor is "
+                f"'{self.profile.part_detector.extractor}'. Leave the attack out (ATTACKS), or use mask_rcnn."
+            )
+        inputs["weights"] = self.k_weights()
+        settings |= {
+            "k_config": self.k_config(),
+            "parts": self.run.taxonomy.parts,
+            "expected": self.expected(class_set),
+        }
+        return Step("attack", name, attack.KnowingSettings(**settings), inputs)
+
+    def expected(self, class_set: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        """(class, expected parts) in the class set's own order."""
+        taxonomy = self.run.taxonomy
+        return tuple((m, tuple(sorted(taxonomy.expected(m)))) for m in taxonomy.members(class_set))
 
     def train_k(self) -> Step:
         """K's training on the data's annotated images."""
@@ -188,6 +207,7 @@ class Grid:
         limit: int | None = None,
         preset: str | None = None,
         at_epsilon_255: float | None = None,
+        threat: ThreatModel | None = None,
     ) -> Step:
         """One cell: a defence's answers to a split's images, attacked or (`none`, 0) benign.
 
@@ -198,6 +218,7 @@ class Grid:
             split, limit: whose images, and at most how many of a split that is not `test`.
             preset: the attack's; None: the profile's.
             at_epsilon_255: budget of adversarial training instead of the recipe's.
+            threat: instead of the threat model that the preset gives that attack and budget.
 
         Raises:
             InputError: unknown defence.
@@ -209,13 +230,23 @@ class Grid:
         seen: Step | Files = files
         if (name, epsilon_255) != BENIGN:
             kind = preset or self.profile.attack.preset
-            seen = inputs["attack"] = self.attacked(class_set, model, name, epsilon_255, split, limit, kind)
+            if threat is None:
+                threat = threat_model(name, epsilon_255, preset=kind, iterations=self.profile.attack.iterations)
+            seen = inputs["attack"] = self.attacked(class_set, model, threat, split, limit, kind)
         plain = next((d for d, e in DEFENCES.items() if e.recipe == needs.recipe and e.answer is trust), defence)
         if needs.classify or defence == plain:
             inputs["model"] = model
         else:
             inputs["base"] = self.answer(
-                class_set, architecture, plain, name, epsilon_255, split=split, limit=limit, preset=preset
+                class_set,
+                architecture,
+                plain,
+                name,
+                epsilon_255,
+                split=split,
+                limit=limit,
+                preset=preset,
+                threat=threat,
             )
         extractor = ""
         if needs.parts:
@@ -230,7 +261,7 @@ class Grid:
         settings = answer.Settings(
             defence=defence,
             class_set=class_set,
-            expected=tuple((m, tuple(sorted(taxonomy.expected(m)))) for m in taxonomy.members(class_set)),
+            expected=self.expected(class_set),
             parts=taxonomy.parts,
             data=self.run.data,
             split=split,

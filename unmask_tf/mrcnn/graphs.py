@@ -38,13 +38,14 @@ def build_inference_model(config: Config) -> keras.Model:
     window = keras.Input((4,), name="input_window")
     pyramid, _, probabilities, deltas = _features_and_rpn(image, config)
     rois = proposal_layer(config, config.POST_NMS_ROIS_INFERENCE)([probabilities, deltas, anchors])
-    _, classes, boxes = class_and_box_head(rois, image, pyramid, config)
+    class_logits, classes, boxes = class_and_box_head(rois, image, pyramid, config)
     detections = detection_layer(config)([rois, classes, boxes, window])
     masks = mask_head(detections[..., :4], image, pyramid, config)
     outputs = {
         "detections": detections,
         "mrcnn_mask": masks,
         "rois": rois,
+        "mrcnn_class_logits": class_logits,
         "mrcnn_class": classes,
         "mrcnn_bbox": boxes,
         "rpn_class": probabilities,

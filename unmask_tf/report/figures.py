@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from unmask_tf.defense.alignment import roc_curve
+from unmask_tf.report.adaptive import adaptive_numbers, figure_adaptive
 from unmask_tf.report.cells import BENIGN, CLASS_SETS, DEFENCES, MODELS, attack_label, axes, label, rank, setup_labels
 from unmask_tf.report.drawing import panels, save, styled
 from unmask_tf.report.figure1 import figure1, first_case
@@ -287,4 +288,6 @@ def write_figures(results: Results) -> list[Path]:
             found["figure_overlap"] = figure_overlap(known)
         if counted := confusions(results.grid):
             found["figure_classes"] = figure_classes(counted)
+    if under_attack := results.find("adaptive"):
+        found["figure_adaptive"] = figure_adaptive(adaptive_numbers(under_attack))
     return [path for name in sorted(found) for path in save(found[name], results.folder, name)]

@@ -31,6 +31,7 @@ _FIGURES = {
     "figure3": "Validation accuracy under each attack",
     "figure4": "Accuracy under attack per class set",
     "figure5": "ROC curves of the detection",
+    "figure_adaptive": "Success of attacks that know K",
     "figure_classes": "UM's answers under attack",
     "figure_overlap": "AUC and accuracy over the overlap of parts",
 }
@@ -49,6 +50,7 @@ _SECTIONS = {
         "figure2 figure3 line_search_choice line_search "
         "figure2-madry figure3-madry line_search_choice-madry line_search-madry",
     ),
+    "adaptive": ("An attacker who knows K", "figure_adaptive adaptive adaptive_thresholds"),
     "study": ("The presets of the attacks", "study_means study study_checks"),
 }
 
@@ -80,7 +82,11 @@ def sections(results: Results, tables: Mapping[str, Table], figures: Collection[
         Section(name, title, [there[part] for part in wanted.split() if part in there])
         for name, (title, wanted) in _SECTIONS.items()
     ]
-    absent = {"study": "the presets of the attacks", "line_search": "Figures 2 and 3"}
+    absent = {
+        "adaptive": "an attacker who knows K",
+        "study": "the presets of the attacks",
+        "line_search": "Figures 2 and 3",
+    }
     absent = {name: what for name, what in absent.items() if not results.find(name)}
     absent |= {} if "figure1" in figures else {"gallery": "Figure 1 and the gallery"}
     lines = [f"Not made yet: {what} (`{results.how_to_make(name)}`)." for name, what in absent.items()]

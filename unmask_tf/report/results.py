@@ -20,6 +20,7 @@ _TARGETS = {
     "grid": "reproduce PROFILE={}",
     "study": "study PROFILE={}",
     "line_search": "adversarial-training PROFILE={}",
+    "adaptive": "adaptive PROFILE={}",
     "compare_k": "compare PROFILE={} K_WEIGHTS=file",
     "model_k": "evaluate-k PROFILE={}",
     "gallery": "evaluate PROFILE={}",

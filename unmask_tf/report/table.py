@@ -121,7 +121,7 @@ class Table:
                 found[title] = cells
                 continue
             numbers = [cell if isinstance(cell, Number) else Number(None) for cell in cells]
-            whole = all(n.digits == 0 and n.ours is not None for n in numbers)
+            whole = all(n.digits == 0 and n.ours is not None and not np.isnan(n.ours) for n in numbers)
             found[title] = [int(n.ours) if whole else n.ours for n in numbers]
             if any(n.interval for n in numbers):
                 for i, end in enumerate(("low", "high")):

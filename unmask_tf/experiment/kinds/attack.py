@@ -13,7 +13,7 @@ from unmask_tf.attacks import ATTACKS
 from unmask_tf.attacks.threat_models import ThreatModel
 from unmask_tf.experiment.kinds.shared import forward_cost, load_m
 from unmask_tf.experiment.quiet import quiet_and_deterministic
-from unmask_tf.experiment.step import Files, Resources
+from unmask_tf.experiment.step import Files, Output, Resources, canonical
 
 VERSION = 1
 SUFFIX = ".h5"
@@ -42,10 +42,29 @@ class Settings:
     batch_size: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class KnowingSettings(Settings):
+    """What an attack that knows K depends on besides.
+
+    Attributes:
+        k_config: K's settings (`Config.to_dict`).
+        parts: the taxonomy's part names, in their order.
+        expected: (class, expected parts) in the class set's own order.
+    """
+
+    k_config: Mapping[str, Any]
+    parts: tuple[str, ...]
+    expected: tuple[tuple[str, tuple[str, ...]], ...]
+
+
 def cost(settings: Settings, inputs: Mapping[str, Any]) -> float:
     """In forward passes of a ResNet-50 on a 64x64 image."""
     steps = settings.threat.iterations * settings.threat.restarts + 6
-    return len(inputs["images"]) * 2.5 * steps * forward_cost(settings.architecture, settings.size)
+    each = 2.5 * forward_cost(settings.architecture, settings.size)
+    if isinstance(settings, KnowingSettings):
+        # Towards each other class, through K as well.
+        each = (len(settings.classes) - 1) * (each + 5.0 * (settings.k_config["IMAGE_MAX_DIM"] / 128) ** 2)
+    return len(inputs["images"]) * steps * each
 
 
 def entry(settings: Settings) -> Any:
@@ -54,7 +73,8 @@ def entry(settings: Settings) -> Any:
 
 
 def run(settings: Settings, inputs: Mapping[str, Any], output: Path, resources: Resources) -> dict[str, Any]:
-    """Inputs: `model` (a trained M) and `images`. Writes the attacked images in their float form."""
+    """Inputs: `model` (a trained M), `images`, and for an attack that knows K its `weights` (a file, or K's training).
+    Writes the attacked images in their float form."""
     quiet_and_deterministic(settings.seed)
     import numpy as np
 
@@ -66,7 +86,7 @@ def run(settings: Settings, inputs: Mapping[str, Any], output: Path, resources: 
     clean = read_class_images(files.root, files.names, settings.classes, settings.size)
     model = load_m(inputs["model"], settings.classes, resources, resources.input_keys["model"])
     attacked = checked_attack(
-        Target(model),
+        Target(model, _white_box(settings, inputs, resources)),
         clean.images.astype(np.float32) / np.float32(255),
         clean.labels,
         settings.threat,
@@ -85,6 +105,7 @@ def run(settings: Settings, inputs: Mapping[str, Any], output: Path, resources: 
             compression_opts=4,
             shuffle=True,
         )
+    best = attacked.best_iteration
     fooled = float(np.mean(attacked.logits.argmax(axis=1) != clean.labels))
     threat = {
         **asdict(attacked.threat),
@@ -92,6 +113,7 @@ def run(settings: Settings, inputs: Mapping[str, Any], output: Path, resources: 
         "preset": settings.preset,
         "knows": sorted(attacked.threat.spec.knows),
         "iterations_asked": settings.threat.iterations,
+        **({} if best is None else {"best_iteration_median": float(np.median(best))}),
     }
     return {
         "threat": threat,
@@ -100,3 +122,19 @@ def run(settings: Settings, inputs: Mapping[str, Any], output: Path, resources: 
         "seed": settings.seed,
         "said": f"M is right on {1 - fooled:.0%}",
     }
+
+
+def _white_box(settings: Settings, inputs: Mapping[str, Any], resources: Resources) -> Any:
+    """K for an attack that knows it, kept in the worker's memory; None for any other."""
+    if not isinstance(settings, KnowingSettings):
+        return None
+    from unmask_tf.defense.white_box import WhiteBox
+    from unmask_tf.mrcnn.config import Config
+    from unmask_tf.taxonomy import Taxonomy
+
+    weights = inputs["weights"].path if isinstance(inputs["weights"], Output) else inputs["weights"]
+    config, classes = dict(settings.k_config), dict(settings.expected)
+    taxonomy = Taxonomy(settings.parts, classes, {"all": tuple(classes)})
+    source = (resources.input_keys["weights"], canonical(config), settings.parts, settings.expected)
+    make = lambda: WhiteBox(Config.from_dict(config), weights, taxonomy, "all")  # noqa: E731
+    return resources.memory.get("white_box", source, make)

@@ -1,0 +1,73 @@
+"""Attacks that know K as steps: their keys cover K, and their rows say what they knew."""
+
+import os
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from unmask_tf.defense.extract import EXTRACTORS
+from unmask_tf.errors import InputError
+from unmask_tf.experiment.adaptive import DEFENCES, EPSILONS_255, FAMILIES, adaptive, adaptive_threat
+from unmask_tf.experiment.grid import Grid
+from unmask_tf.experiment.kinds.answer import read_rows
+from unmask_tf.experiment.kinds.shared import read_attacked
+from unmask_tf.experiment.runner import InThisProcess
+from unmask_tf.experiment.runner import run as run_steps
+from unmask_tf.experiment.step import Keys
+from unmask_tf.files import HashCache
+
+
+def test_every_attack_and_budget_is_answered_by_every_defence(tiny_release):
+    steps = adaptive(tiny_release[0])
+    cells = {
+        (s.settings.defence, s.settings.attack, s.settings.epsilon_255) for s in steps if s.settings.split == "test"
+    }
+    budgets = [(f"{family}_{norm}", e) for family in FAMILIES for norm, es in EPSILONS_255.items() for e in es]
+    assert cells == {(defence, *cell) for defence in DEFENCES for cell in [("none", 0), *budgets]}
+    assert [s.settings.split for s in steps].count("val") == 2, "whose scores give the thresholds"
+
+
+def test_the_key_of_an_attack_covers_the_k_that_it_knows_and_of_no_other(tiny_release, tmp_path):
+    run = tiny_release[0]
+    other = tmp_path / "k.h5"
+    shutil.copy(run.k_weights, other)
+    with other.open("r+b") as file:
+        file.seek(0, os.SEEK_END)
+        file.write(b"\0")
+
+    def keys(run):
+        fresh = Keys(HashCache(os.devnull))
+        attacks = {s.inputs["attack"] for s in adaptive(run) if "attack" in s.inputs}
+        return {(a.settings.threat.attack, a.settings.threat.epsilon_255): fresh.of(a) for a in attacks}
+
+    before, after = keys(run), keys(replace(run, k_weights=other))
+    assert len(before) == 40
+    assert {cell for cell in before if before[cell] == after[cell]} == {c for c in before if c[0].startswith("pgd")}
+
+
+def test_an_attack_that_knows_k_runs_as_a_step_and_its_rows_say_so(tiny_release):
+    run = tiny_release[0]
+    grid, threat = Grid(run), adaptive_threat("joint_linf", 8.0, iterations=2)
+    step = grid.answer("cs3a", "mobilenet_v2", "um", "joint_linf", 8.0, preset="adaptive", threat=threat)
+    outputs = run_steps([step, step.inputs["base"]], run.folder, crew=InThisProcess())
+    rows = read_rows(outputs[step])
+    assert rows.header.threat["knows"] == ["K", "M"] and rows.header.threat["preset"] == "adaptive"
+    assert (rows.header.threat["step"], rows.header.threat["restarts"]) == (pytest.approx(5 * 8 / 255 / 2), 2)
+    assert 0 <= rows.header.threat["best_iteration_median"] <= 4
+    assert rows.header.checks["deterministic"] and rows.header.checks["outputs_reproduced"]
+    (path,) = run.folder.glob("attack/*joint_linf*.h5")
+    images = read_attacked(path) * np.float32(255)
+    assert np.abs(images - np.rint(images)).max() < 1e-3, "images of 8 bits"
+    base = read_rows(outputs[step.inputs["base"]])
+    assert base.header.accuracy_8bit == base.accuracy
+
+
+def test_a_part_extractor_without_gradients_is_refused(tiny_release, monkeypatch):
+    monkeypatch.setitem(EXTRACTORS, "colours", None)
+    run = tiny_release[0]
+    profile = run.profile
+    detector = replace(profile.part_detector, extractor="colours")
+    with pytest.raises(InputError, match="Mask R-CNN"):
+        adaptive(replace(run, profile=replace(profile, part_detector=detector)), ["joint"])

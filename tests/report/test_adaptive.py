@@ -1,0 +1,86 @@
+"""The table of attacks that know K, from rows made by hand."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_rows import grid, row_set, write
+
+from unmask_tf.errors import InputError
+from unmask_tf.report.adaptive import adaptive_numbers, adaptive_tables
+from unmask_tf.report.figures import write_figures
+from unmask_tf.report.results import Results
+from unmask_tf.report.table import markdown
+from unmask_tf.report.tables import write_tables
+
+ROOT = Path(__file__).resolve().parents[2]
+BENIGN_SCORES = [0.1] * 9 + [0.9]
+
+
+def cell(attack, epsilon, scores, m_right, right=5):
+    """UM's and Algorithm 1's answers to ten images, of which M is right on the first `m_right`."""
+    more = {"scores": scores, "m_right": m_right}
+    threat = {"threat": {"iterations": 20, "best_iteration_median": 7.0}} if attack != "none" else {}
+    return [row_set(defence, attack, epsilon, right, **more, **threat) for defence in ("um", "algorithm1")]
+
+
+@pytest.fixture
+def rows():
+    """Thresholds from validation: 1 of 10 is too many at 5 %, so none below 1; at 50 % it lies between .1 and .9."""
+    return [
+        row_set("um", "none", 0, 10, split="val", scores=BENIGN_SCORES),
+        *cell("none", 0, BENIGN_SCORES, 10, right=9),
+        *cell("joint_linf", 4, [0.2] * 6 + [0.8] * 4, 0),
+        *cell("parts_linf", 4, [0.2] * 10, 8, right=0),
+        *cell("pgd_linf", 4, [0.95] * 10, 10),
+    ]
+
+
+def test_numbers_by_hand(rows):
+    table = adaptive_numbers(rows).set_index(["attack", "epsilon_255"])
+    joint = table.loc["joint_linf", 4]
+    # At 5 % nothing is flagged: all ten succeed. At 50 % the threshold is .5, which flags four.
+    assert (joint["success_5"], joint["success_50"], joint["m"], joint["um"]) == (1.0, 0.6, 0.0, 0.5)
+    assert joint["reject_5"] == 0.0 and joint["median_iteration"] == 7
+    # Ten attacked images, of which .8 and .2 rank above nine of ten twins: 4 and 6 of them.
+    assert joint["auc"] == pytest.approx(0.9)
+    parts = table.loc["parts_linf", 4]
+    assert (parts["success_5"], parts["success_50"], parts["um"]) == (0.2, 0.2, 0.0)
+    assert np.isnan(table.loc["pgd_linf", 4]["auc"]), "M is never wrong"
+    assert np.isnan(table.loc["none", 0]["auc"]) and table.loc["none", 0]["m"] == 1
+    # Images 8 and 9 by K alone, 0 to 5 by the joint attack.
+    assert table.loc["any_linf", 4]["success_50"] == 0.8
+
+
+def test_the_tables_say_that_a_threshold_flags_nothing(rows, tmp_path):
+    table, thresholds = adaptive_tables(Results(tmp_path / "mini", {"adaptive": rows}))
+    text = markdown(table)
+    assert "| ResNet50 | CS3a | M and K, joint, L∞ ε=4 | 1.00 [0.72, 1.00] | 0.60 | 0.00 | 0.50 |" in text
+    text = markdown(thresholds)
+    assert "| ResNet50 | CS3a | 5% | none: nothing is flagged | 0.0 | 0.0 |" in text
+    assert "| ResNet50 | CS3a | 50% | 0.500 | 10.0 | 10.0 |" in text
+
+
+def test_tables_and_figure_are_written_the_same_every_time(rows, tmp_path):
+    folder = write(tmp_path / "mini", adaptive=rows, grid=grid(n=10))
+
+    def files():
+        paths = [*write_tables(Results(folder)), *write_figures(Results(folder))]
+        return {path.name: path.read_bytes() for path in paths if "adaptive" in path.name}
+
+    first = files()
+    assert {"adaptive.md", "adaptive.csv", "adaptive_thresholds.tex", "figure_adaptive.png"} <= first.keys()
+    assert files() == first
+
+
+def test_missing_rows_are_named(rows, tmp_path):
+    with pytest.raises(InputError, match="make adaptive"):
+        adaptive_numbers(rows[1:])
+    assert adaptive_tables(Results(tmp_path / "mini")) == []
+
+
+def test_the_documentation_quotes_the_reference_run():
+    text = (ROOT / "docs" / "adaptive_attacks.md").read_text(encoding="utf-8")
+    quoted = text.split("<!-- adaptive: begin -->\n")[1].split("<!-- adaptive: end -->")[0]
+    assert quoted.count("\n") > 5
+    assert quoted in (ROOT / "results" / "reference" / "mini" / "adaptive.md").read_text(encoding="utf-8")
