@@ -40,6 +40,11 @@ CACHE := $(CURDIR)/.cache
 PEERS    := .cache/bench/requirements.installed
 PEERS_PY := .cache/bench/bin/python
 
+# So has Jupyter Lab; there the project itself is found too, from any folder.
+JUPYTER := .cache/notebooks-env/requirements.installed
+PURELIB := -c 'import sysconfig; print(sysconfig.get_path("purelib"))'
+on_top_of_venv = { $(PY) $(PURELIB); pwd; } > "$$($(1) $(PURELIB))/project.pth"
+
 # Nothing is written outside the checkout: the libraries' caches and configuration go to .cache.
 export TMPDIR            := $(CACHE)/tmp
 export XDG_CACHE_HOME    := $(CACHE)
@@ -76,7 +81,7 @@ HAVE_GPU = $(shell nvidia-smi -L 2>/dev/null | head -n 1)
 MARKS    = not slow$(if $(UNMASK_PHOTOS),, and not photos)$(if $(HAVE_GPU),, and not gpu)
 
 STAGES := data train-k evaluate-k train-m adversarial-training attack evaluate tables figures report compare claims reproduce study adaptive release-k release-m contact-sheet versions fetch flickr near-duplicates leaks
-.PHONY: help setup $(STAGES) inspect demo docs bench bench-attacks notebooks golden test test-kernels lint clean bench-k bench-k-training pascal-part class-images check-data croissant bench-full
+.PHONY: help setup $(STAGES) inspect demo docs bench bench-attacks notebooks notebooks-env golden test test-kernels lint clean bench-k bench-k-training pascal-part class-images check-data croissant bench-full
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -171,10 +176,20 @@ release-k: setup ## write K with its parts' scores, chosen on validation images,
 release-m: setup ## write evaluated M's, with their thresholds, to mask_rcnn_weights/ (EXTRA="--out folder")
 	$(UNMASK) release-m $(RUN)
 
-notebooks: setup ## execute the notebooks; copies with outputs go to results/PROFILE/notebooks
-	@mkdir -p 'results/$(PROFILE)/notebooks'
-	UNMASK_PROFILE='$(PROFILE)' UNMASK_DATA='$(DATA)' UNMASK_K_WEIGHTS='$(K_WEIGHTS)' $(VENV)/bin/jupyter-execute \
-		--output='../results/$(PROFILE)/notebooks/{notebook_name}' notebooks/*.ipynb
+notebooks: setup ## execute the notebooks; copies with outputs go to results/PROFILE/notebooks (EXTRA=--commit: into notebooks/)
+	UNMASK_PROFILE='$(PROFILE)' UNMASK_DATA='$(DATA)' UNMASK_K_WEIGHTS='$(K_WEIGHTS)' \
+		$(PY) notebooks/execute.py $(or $(EXTRA),--output 'results/$(PROFILE)/notebooks')
+
+notebooks-env: setup $(JUPYTER) ## make Jupyter Lab for the notebooks, in .cache/notebooks-env
+	@echo 'Start it with: .cache/notebooks-env/bin/jupyter-lab notebooks'
+
+$(JUPYTER): notebooks/requirements.txt $(STAMP)
+	@mkdir -p $(TMPDIR)
+	$(PY) -m venv --clear .cache/notebooks-env
+	$(call on_top_of_venv,.cache/notebooks-env/bin/python)
+	.cache/notebooks-env/bin/python -m pip install --no-input -r notebooks/requirements.txt
+	.cache/notebooks-env/bin/python -m ipykernel install --sys-prefix >/dev/null
+	cp notebooks/requirements.txt $@
 
 bench: setup ## time K, M and the attacks on this machine
 	$(PY) benchmarks/bench_pieces.py --profile '$(PROFILE)' $(EXTRA)
@@ -213,8 +228,7 @@ bench-attacks: setup $(PEERS) ## gradient steps and PGD against plain torch, ART
 $(PEERS): benchmarks/requirements.txt $(STAMP)
 	@mkdir -p $(TMPDIR)
 	$(PY) -m venv --clear .cache/bench
-	$(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
-		> "$$($(PEERS_PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/project.pth"
+	$(call on_top_of_venv,$(PEERS_PY))
 	$(PEERS_PY) -m pip install --no-input --no-deps -r benchmarks/requirements.txt
 	cp benchmarks/requirements.txt $@
 

@@ -14,6 +14,7 @@ TARGETS = [
     *("help", "setup", "data", "train-k", "evaluate-k", "train-m", "attack", "evaluate", "tables", "figures"),
     *("report", "claims"),
     *("reproduce", "compare", "notebooks", "test", "lint", "bench", "clean", "golden", "contact-sheet"),
+    "notebooks-env",
     *("inspect", "demo", "docs", "release-k", "release-m", "fetch", "flickr", "near-duplicates", "leaks"),
     *("pascal-part", "class-images", "check-data", "croissant", "bench-full"),
     *("adversarial-training", "adaptive", "study", "bench-k", "bench-k-training", "bench-attacks"),
@@ -155,9 +156,9 @@ def test_without_options_the_profile_is_mini():
 
 def test_notebooks_are_run_on_the_chosen_profile_data_and_k_beside_its_results():
     text = make("-n", "notebooks", "PROFILE=photos", "DATA=../my photos", "K_WEIGHTS=k.h5").stdout
-    assert "mkdir -p 'results/photos/notebooks'" in text
     assert "UNMASK_PROFILE='photos' UNMASK_DATA='../my photos' UNMASK_K_WEIGHTS='k.h5'" in text
-    assert "--output='../results/photos/notebooks/{notebook_name}' notebooks/*.ipynb" in text
+    assert "notebooks/execute.py --output 'results/photos/notebooks'" in text
+    assert "notebooks/execute.py --commit" in make("-n", "notebooks", "EXTRA=--commit").stdout
 
 
 def test_tests_that_need_photographs_run_only_with_them():

@@ -84,9 +84,7 @@ def installed(tmp_path_factory):
     # A copy, because setuptools leaves its build folder in the source.
     files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
     names = files.stdout.split("\0") if files.returncode == 0 else []
-    wanted = [
-        n for n in names if n.startswith(("unmask_tf/", "mask_rcnn_weights/", "results/published")) or "/" not in n
-    ]
+    wanted = [n for n in names if n.startswith(("unmask_tf/", "mask_rcnn_weights/", "results/")) or "/" not in n]
     if not wanted:
         pytest.skip("not a git checkout")
     for name in filter(None, wanted):
@@ -114,6 +112,8 @@ def test_a_wheel_holds_the_shipped_files_and_a_command(installed):
     assert (installed / "unmask_tf/published/published.json").read_bytes() == (
         ROOT / "results/published.json"
     ).read_bytes()
+    rows = sorted(path.name for path in (ROOT / "results/reference/mini/rows").iterdir())
+    assert sorted(path.name for path in (installed / "unmask_tf/published/reference/mini/rows").iterdir()) == rows
     listed = re.findall(r"  (\S+)$", (ROOT / "mask_rcnn_weights/SHA256SUMS").read_text(), re.M)
     assert listed
     for name in listed:

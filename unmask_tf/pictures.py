@@ -1,4 +1,4 @@
-"""Pictures for notebooks: scenes with part masks, boxes, anchors, perturbations and the matrix V.
+"""Pictures for notebooks: scenes with part masks, boxes, anchors, perturbations, the matrix V, similarities, the ROC.
 
 Images are RGB, uint8 or float in [0, 1]; boxes are (y1, x1, y2, x2) in the image's pixels, half-open. Figures are made
 without pyplot, so that nothing depends on its backend and no figure stays alive.
@@ -6,13 +6,14 @@ without pyplot, so that nothing depends on its backend and no figure stays alive
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
+from matplotlib.ticker import PercentFormatter
 
 from unmask_tf.data.synthetic import Scene, overlay
 from unmask_tf.data.synthetic_shapes import hsv
@@ -155,6 +156,55 @@ def draw_matrix(axis: Axes, taxonomy: Taxonomy, class_names: Sequence[str], high
     axis.set_yticks(np.arange(len(taxonomy.parts)) - 0.5, minor=True)
     axis.grid(which="minor", color="#DDDDDD", linewidth=0.5)
     axis.tick_params(which="both", length=0)
+
+
+def draw_bars(axis: Axes, values: Mapping[str, float], title: str = "", strong: Sequence[str] = ()) -> None:
+    """Draws numbers in [0, 1], such as similarities with each class, as bars with their values.
+
+    Args:
+        values: name -> number, from top to bottom.
+        strong: names whose bars are drawn dark.
+    """
+    colours = [_LEVEL_COLOURS[0] if name in strong else _LEVEL_COLOURS[1] for name in values]
+    axis.barh(list(values), list(values.values()), color=colours)
+    for i, value in enumerate(values.values()):
+        axis.text(value + 0.02, i, f"{value:.2f}", va="center", fontsize=8)
+    axis.set(xlim=(0, 1.15), xticks=(0, 0.5, 1))
+    axis.set_title(title, fontsize=8)
+    axis.tick_params(labelsize=8)
+    axis.invert_yaxis()
+
+
+def draw_scores(axis: Axes, scores: np.ndarray, labels: np.ndarray, threshold: float, bins: int = 20) -> None:
+    """Draws the distances d of benign and attacked images as histograms, with the threshold t between them.
+
+    Args:
+        scores: float (N,) in [0, 1].
+        labels: (N,), 1 attacked, 0 benign.
+    """
+    kinds = ((0, "benign", _LEVEL_COLOURS[1]), (1, "attacked", _LEVEL_COLOURS[4]))
+    for kind, name, colour in kinds:
+        axis.hist(scores[labels == kind], np.linspace(0, 1, bins + 1), color=colour, alpha=0.6, label=name)
+    axis.axvline(threshold, color="black", linestyle="--", linewidth=1.2, label=f"t = {threshold:.2f}")
+    axis.set(xlim=(0, 1), xlabel="distance d = 1 - similarity", ylabel="images")
+    axis.legend(fontsize=8, frameon=False)
+
+
+def draw_roc(axis: Axes, fpr: np.ndarray, tpr: np.ndarray, points: Mapping[str, tuple[float, float]]) -> None:
+    """Draws a ROC, and points on it by name.
+
+    Args:
+        fpr, tpr: float (K,), of `defense.alignment.roc_curve`.
+        points: name -> (fpr, tpr).
+    """
+    axis.plot([0, 1], [0, 1], linestyle=":", color="#777777")
+    axis.plot(fpr, tpr, color=_LEVEL_COLOURS[0])
+    for (name, (x, y)), colour in zip(points.items(), _LEVEL_COLOURS[3:], strict=False):
+        axis.plot(x, y, "o", color=colour, label=f"{name}: FPR {x:.1%}, TPR {y:.1%}")
+    axis.set(xlabel="benign images flagged (FPR)", ylabel="attacks found (TPR)", aspect="equal")
+    for side in (axis.xaxis, axis.yaxis):
+        side.set_major_formatter(PercentFormatter(1.0))
+    axis.legend(fontsize=8, loc="lower right")
 
 
 def _rectangle(box: Sequence[float], colour: object, width: float) -> Rectangle:

@@ -15,3 +15,6 @@ if (_CHECKOUT / "mask_rcnn_weights" / "SHA256SUMS").is_file():
     ROOT, WEIGHTS_FOLDER, PUBLISHED = _CHECKOUT, _CHECKOUT / "mask_rcnn_weights", _CHECKOUT / "results/published.json"
 else:
     ROOT, WEIGHTS_FOLDER, PUBLISHED = Path.cwd(), _PACKAGE / "mask_rcnn_weights", _PACKAGE / "published/published.json"
+
+REFERENCE = PUBLISHED.with_name("reference")
+"""Rows of our own runs, a folder a profile; an installation has those of `mini`."""
