@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from attack_modules import Linear2, OfMean
+from known_attacks import ON_M
 
 from unmask_tf.attacks import advertorch_bridge as bridge
 from unmask_tf.attacks.advertorch_bridge import attack
@@ -46,7 +47,7 @@ def test_bad_input_is_refused_with_the_value_received(change, words, attack_name
         attack(**arguments)
 
 
-@pytest.mark.parametrize("attack_name", ATTACKS)
+@pytest.mark.parametrize("attack_name", ON_M)
 def test_a_gradient_that_is_nan_is_reported_and_not_repaired(attack_name):
     root = OfMean(lambda mean: torch.stack([torch.sqrt(0.0 * mean), mean], dim=1))
     with pytest.raises(ValueError, match="gradient that is NaN"):
@@ -58,7 +59,7 @@ def test_a_gradient_that_is_nan_is_reported_and_not_repaired(attack_name):
 
 def test_advertorch_is_imported_without_leaving_a_stand_in_behind():
     attacks = bridge.advertorch_attacks()
-    assert all(hasattr(attacks, spec.run.advertorch_class) for spec in ATTACKS.values())
+    assert all(hasattr(attacks, spec.run.advertorch_class) for spec in map(ATTACKS.get, ON_M))
     defenses = sys.modules.get("advertorch.defenses")
     assert defenses is None or hasattr(defenses, "JPEGFilter")
 

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 from attack_rows import row_set
+from known_attacks import ON_M
 from planted_faults import waves
 
 from unmask_tf.attacks.evidence import checked_attack
 from unmask_tf.attacks.module import logits_of
-from unmask_tf.attacks.protocol import ATTACKS, Target
+from unmask_tf.attacks.protocol import Target
 from unmask_tf.attacks.threat_models import threat_model
 from unmask_tf.report.soundness import unsound
 
@@ -36,7 +37,7 @@ def test_strong_attacks_on_a_trained_model_are_sound(architecture):
     assert accuracy >= 0.9, "the network did not learn, so nothing was tested"
 
     records = [row_set(architecture, "none", 0, int(np.round(accuracy * 24)), 24, {})]
-    for name in ATTACKS:
+    for name in ON_M:
         for epsilon in (8, 16) if name.endswith("linf") else (300, 600):
             threat = threat_model(name, epsilon, preset="strong")
             attacked = checked_attack(Target(Classifier(model)), test, truth, threat, seed=7)
