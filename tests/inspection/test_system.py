@@ -61,6 +61,16 @@ def system(tiny_release, tmp_path_factory):
     return System(path, None, WEIGHTS_FOLDER, threshold=0.9, threat=threat)
 
 
+def test_an_attacker_who_knows_k_gets_k_and_keeps_his_budget(system):
+    threat = threat_model("joint_linf", 16, iterations=4)
+    knowing = System(system.m_weights, None, WEIGHTS_FOLDER, threshold=0.9, threat=threat)
+    look = knowing.look(photo(90, 140))
+    assert look.benign == system.look(photo(90, 140)).benign
+    change = np.abs(look.attacked - look.seen / np.float32(255)).max()
+    assert 0 < change <= 16 / 255 + 1e-6
+    assert look.verdict.distance <= look.benign.distance or look.verdict.predicted_class != look.benign.predicted_class
+
+
 def test_the_square_is_the_evaluation_s_and_m_and_k_see_the_same(system):
     image = photo(90, 140)
     look = system.look(image)

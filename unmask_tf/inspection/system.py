@@ -6,6 +6,7 @@ import math
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -23,6 +24,9 @@ from unmask_tf.experiment.release import released
 from unmask_tf.experiment.setup import verify_weights
 from unmask_tf.files import sha256
 from unmask_tf.taxonomy import RELEASED_NAMES
+
+if TYPE_CHECKING:
+    from unmask_tf.defense.white_box import WhiteBox
 
 SMALLEST_SIDE = 16
 """Pixels: in a smaller photograph neither K nor a person sees a part."""
@@ -127,6 +131,7 @@ class System:
             self.calibration.class_set,
             self.calibration.threshold if threshold is None else threshold,
         )
+        self._target = None if threat is None else Target(self.classifier, self._known_parts(threat))
         self.size = int(metadata["input_size"])
         self.architecture = metadata["architecture"]
         # All graphs are traced here and none later: every image has the same shape.
@@ -137,18 +142,28 @@ class System:
         """M's classes, in label order."""
         return self.calibration.taxonomy.labels(self.calibration.class_set)
 
+    def _known_parts(self, threat: ThreatModel) -> WhiteBox | None:
+        """K, for an attack that knows it."""
+        if "K" not in threat.spec.knows:
+            return None
+        from unmask_tf.defense.white_box import WhiteBox
+        from unmask_tf.mrcnn.config import Config
+
+        config, known = Config.from_dict(dict(self.calibration.k_config)), self.calibration
+        return WhiteBox(config, self.k_weights, known.taxonomy, known.class_set, batch_size=1)
+
     def look(self, photo: np.ndarray) -> Look:
         """Classifies and aligns a photograph, uint8 (H, W, 3), and where there is a threat model, attacks it as well.
 
-        The attack knows M alone, and leads away from what M says of the benign image.
+        The attack knows what its entry in `ATTACKS` says, and leads away from what M says of the benign image.
         """
         seen = np.ascontiguousarray(resize_and_crop(photo, self.size))
         (benign,) = self.unmask.predict(seen[None])
-        if self.threat is None:
+        if self.threat is None or self._target is None:
             return Look(photo, seen, benign)
         pixels = seen[None].astype(np.float32) / np.float32(255)
         label = np.array([self.labels.index(benign.predicted_class)], np.int64)
-        found = run_attack(Target(self.classifier), pixels, label, self.threat, seed=_SEED, ids=pixel_ids(pixels))
+        found = run_attack(self._target, pixels, label, self.threat, seed=_SEED, ids=pixel_ids(pixels))
         attacked = images_of(found)
         (verdict,) = self.unmask.predict(attacked)
         return Look(photo, seen, benign, attacked[0], verdict)
