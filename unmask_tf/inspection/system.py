@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -131,7 +132,6 @@ class System:
             self.calibration.class_set,
             self.calibration.threshold if threshold is None else threshold,
         )
-        self._target = None if threat is None else Target(self.classifier, self._known_parts(threat))
         self.size = int(metadata["input_size"])
         self.architecture = metadata["architecture"]
         # All graphs are traced here and none later: every image has the same shape.
@@ -142,10 +142,9 @@ class System:
         """M's classes, in label order."""
         return self.calibration.taxonomy.labels(self.calibration.class_set)
 
-    def _known_parts(self, threat: ThreatModel) -> WhiteBox | None:
+    @cached_property
+    def _white_box(self) -> WhiteBox:
         """K, for an attack that knows it."""
-        if "K" not in threat.spec.knows:
-            return None
         from unmask_tf.defense.white_box import WhiteBox
         from unmask_tf.mrcnn.config import Config
 
@@ -159,11 +158,12 @@ class System:
         """
         seen = np.ascontiguousarray(resize_and_crop(photo, self.size))
         (benign,) = self.unmask.predict(seen[None])
-        if self.threat is None or self._target is None:
+        if self.threat is None:
             return Look(photo, seen, benign)
         pixels = seen[None].astype(np.float32) / np.float32(255)
         label = np.array([self.labels.index(benign.predicted_class)], np.int64)
-        found = run_attack(self._target, pixels, label, self.threat, seed=_SEED, ids=pixel_ids(pixels))
+        target = Target(self.classifier, self._white_box if "K" in self.threat.spec.knows else None)
+        found = run_attack(target, pixels, label, self.threat, seed=_SEED, ids=pixel_ids(pixels))
         attacked = images_of(found)
         (verdict,) = self.unmask.predict(attacked)
         return Look(photo, seen, benign, attacked[0], verdict)
