@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -227,16 +226,6 @@ def test_tables_without_rows_say_what_to_run(capsys, tmp_path):
         assert "make reproduce PROFILE=mini-full" in error_of(
             capsys, command, "--profile", "mini-full", "--results", tmp_path
         )
-
-
-@pytest.mark.parametrize(("profile", "code"), [("mini", 0), ("photos", 1)])
-def test_a_strict_comparison_says_by_its_exit_code_whether_the_claims_hold(tmp_path, profile, code):
-    rows = tmp_path / profile / "rows"
-    rows.parent.mkdir()
-    shutil.copytree(REPOSITORY / "results" / "reference" / profile / "rows", rows)
-    where = ["--profile", profile, "--results", str(tmp_path)]
-    assert main(["compare", *where]) == 0
-    assert main(["compare", "--strict", *where]) == code
 
 
 def test_a_results_folder_that_cannot_be_written_is_named(capsys, data, tmp_path):

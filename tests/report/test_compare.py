@@ -3,6 +3,7 @@
 import pytest
 from made_rows import SOUND, grid, published_rows, results, row_set, write
 
+from unmask_tf.cli import main
 from unmask_tf.errors import InputError
 from unmask_tf.report.claims import CLAIMS, evaluate_claims, outcome
 from unmask_tf.report.compare import Tolerances, compare, listing
@@ -163,3 +164,13 @@ def test_one_k_or_different_images_are_no_comparison(tmp_path):
         compare_k(write(tmp_path, compare_k=[one]))
     with pytest.raises(InputError, match="saw different images"):
         compare_k(write(tmp_path, compare_k=[one, row_set("um", right=3, n=5, extractor="b", parts=[set()] * 5)]))
+
+
+def test_a_strict_comparison_says_by_its_exit_code_whether_the_claims_hold(tmp_path):
+    write(tmp_path / "paper", grid=[r for r in published_rows() if r.header.class_set == "cs3a"])
+    write(tmp_path / "mini", grid=grid(n=20))
+    assert any(claim.holds is False for claim in evaluate_claims(Results(tmp_path / "mini")))
+    for profile, code in (("paper", 0), ("mini", 1)):
+        where = ["--profile", profile, "--results", str(tmp_path)]
+        assert main(["compare", *where]) == 0
+        assert main(["compare", "--strict", *where]) == code
