@@ -124,8 +124,9 @@ def load_initial_weights(graph: keras.Model, config: Config, path: Path | None) 
         config: its settings.
         path: for a ResNet, weights in Matterport's layout such as `mask_rcnn_coco.h5`, of which the heads are left
             out; for `mobilenet_v2`, Keras' weights of MobileNetV2; for `efficientnet_lite0`, its ImageNet weights as
-            .npz. A K that names its parts, of the same parts and settings: all of it, heads too. None: a full ResNet or EfficientNet-Lite0 is refused, MobileNetV2 has ImageNet's weights (Keras
-            downloads them once), others stay random.
+            .npz. Of a K that names its parts (which must be the same, with the same settings) the heads are taken too.
+            None: a full ResNet or EfficientNet-Lite0 is refused, MobileNetV2 has ImageNet's weights (Keras downloads
+            them once), others stay random.
 
     Raises:
         InputError: the weights cannot be had, or do not fit.
