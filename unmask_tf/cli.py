@@ -199,13 +199,13 @@ def train_k(**options: Any) -> None:
     if target is not None and listed_sha256(target) is not None:
         raise InputError(f"{target} is a shipped file, which no training may replace. Give another place.")
     run = _prepared(options | {"k_weights": None})
-    step = Grid(run).train_k()
-    output = _run(run, options, [step])[step]
-    path = output.path
+    made, training = Grid(run).k_weights(), Grid(run).train_k()
+    outputs = _run(run, options, [training, made])
+    path = outputs[made].path
     if target is not None:
         write_bytes(target, path.read_bytes())
         path = target
-    write_json(path.with_suffix(".log.json"), output.header()["info"]["log"])
+    write_json(path.with_suffix(".log.json"), outputs[training].header()["info"]["log"])
     click.echo(f"[train-k] {path} (use it with K_WEIGHTS=file)")
 
 

@@ -19,10 +19,17 @@ from unmask_tf.mrcnn import config as mrcnn_config
 from unmask_tf.mrcnn import schedules
 
 
+def with_a_trained_k(run):
+    """The run, smaller, with a K that it trains and that carries scores of its parts."""
+    run = replace(smaller(run), k_weights=None)
+    detector = replace(run.profile.part_detector, preset="photos")
+    return replace(run, profile=replace(run.profile, part_detector=detector))
+
+
 @pytest.fixture
 def steps(make_run):
     """Every kind of step: a small grid whose K is trained by the run."""
-    grid = Grid(replace(smaller(make_run()), k_weights=None))
+    grid = Grid(with_a_trained_k(make_run()))
     found = ordered([*grid.answers(), grid.evaluate_k()])
     assert {step.kind for step in found} == set(KINDS)
     return found
@@ -161,7 +168,7 @@ def test_the_name_of_a_step_and_the_place_of_its_files_are_no_part_of_the_key(st
     renamed = copied(steps, None, None)
     renamed = [Step(s.kind, s.name + "x", s.settings, s.inputs) for s in renamed]
     os.rename(home / "data", home / "elsewhere")
-    grid = Grid(replace(smaller(make_run(data=home / "elsewhere")), k_weights=None))
+    grid = Grid(with_a_trained_k(make_run(data=home / "elsewhere")))
     moved = ordered([*grid.answers(), grid.evaluate_k()])
     # Rows name the data, so answers differ; all else is the same.
     differ = changed_keys(keys_of(moved), keys_of(moved))
