@@ -36,7 +36,7 @@ _OPTIONS = (
     click.option("--attack-preset", help="released, written, eq1 or strong; default: the profile's."),
     click.option("--defences", default="", help="Such as none,at,um; default: the profile's."),
     click.option("--extractor", help="The part extractor; default: the profile's."),
-    click.option("--k-preset", help="Another K: mini_robust or photos_robust; default: the profile's."),
+    click.option("--k-preset", help="Another K, such as mini_robust; default: the profile's."),
     click.option("--at-epochs", type=int, help="At most this many epochs of adversarial training; default: profile's."),
     click.option("--plugins", default="", help="Your modules, imported first, which add entries to the tables."),
     click.option("--workers", type=int, help="Worker processes; default: one a core, at most 4; 0: none."),

@@ -140,9 +140,6 @@ PART_DETECTORS: dict[str, PartDetectorConfig] = {
     "mini_robust": PartDetectorConfig(
         preset="mini_robust", weights="unmask_k_mini_robust.h5", initial="unmask_k_mini.h5"
     ),
-    "photos_robust": PartDetectorConfig(
-        preset="photos_robust", weights="unmask_k_photos_robust.h5", initial="unmask_k_photos.h5"
-    ),
 }
 """K's that take the place of a profile's (K_PRESET): trained on from the profile's own, to withstand attacks."""
 

@@ -46,6 +46,13 @@ def test_the_first_images_of_a_batch_are_attacked_and_the_rest_is_as_it_was(sour
     assert all((batch[name] == plain[name]).all() for name in plain if name != "input_image")
 
 
+def test_the_first_epochs_are_not_attacked(source, graph, config, plain):
+    later = AttackedSource(source, graph, config.replace(ADVERSARIAL_AFTER=1))
+    first, second = (next(iter(later.batches(epoch)))["input_image"] for epoch in (0, 1))
+    np.testing.assert_array_equal(first, plain["input_image"])
+    assert (second != next(iter(source.batches(1)))["input_image"]).any()
+
+
 def test_an_attack_keeps_its_budget_its_squares_the_padding_and_8_bits(source, graph, config, plain):
     batch = {**plain, "input_image": plain["input_image"].copy()}
     mean = np.asarray(config.MEAN_PIXEL, np.float32)

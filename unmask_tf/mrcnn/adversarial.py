@@ -25,7 +25,7 @@ class AttackedSource:
     Args:
         source: the batches; their images are in no particular order.
         graph: K's training graph.
-        config: ADVERSARIAL_SHARE, ADVERSARIAL_EPSILON, ADVERSARIAL_BLOCK, MEAN_PIXEL, SEED.
+        config: ADVERSARIAL_SHARE, ADVERSARIAL_AFTER, ADVERSARIAL_EPSILON, ADVERSARIAL_BLOCK, MEAN_PIXEL, SEED.
 
     Raises:
         ValueError: Keras' backend is not TensorFlow.
@@ -38,6 +38,9 @@ class AttackedSource:
         self._gradient = image_gradient(graph)
 
     def batches(self, epoch: int) -> Iterator[Batch]:
+        if epoch < self.config.ADVERSARIAL_AFTER:
+            yield from self.source.batches(epoch)
+            return
         for number, batch in enumerate(self.source.batches(epoch)):
             rng = np.random.RandomState([self.config.SEED, 2, epoch, number])
             count = round(self.config.ADVERSARIAL_SHARE * len(batch["input_image"]))

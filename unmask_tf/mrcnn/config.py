@@ -26,9 +26,10 @@ class Config:
             its argument `augmentation` instead.
         RARE_SHARE: `train_parts` shows an image oftener if it has a part that less than this share of the images has
             (see `rare_repeats`); None: every image once an epoch.
-        ADVERSARIAL_SHARE, ADVERSARIAL_EPSILON, ADVERSARIAL_BLOCK: `train_parts` attacks this share of every batch
-            (mrcnn/adversarial.py), each image with a budget of up to the second's levels, constant on squares of the
-            third's pixels: K's canvas is an enlarged image, and an attacker changes the small one. Share 0: none.
+        ADVERSARIAL_SHARE, ADVERSARIAL_AFTER, ADVERSARIAL_EPSILON, ADVERSARIAL_BLOCK: `train_parts` attacks this share
+            of every batch (mrcnn/adversarial.py) after that many epochs, each image with a budget of up to the third's
+            levels, constant on squares of the fourth's pixels: K's canvas is an enlarged image, and an attacker changes
+            the small one. Share 0: none.
         PART_SCORES: a trained K carries a score for each part, from which it is believed (see `choose_part_scores`),
             instead of DETECTION_MIN_CONFIDENCE for all.
         MIRRORED_CLASS_IDS: class index -> class index after a left-right flip (a mirrored image shows a car's other
@@ -104,6 +105,7 @@ class Config:
     RANDOM_NOISE = 0.0
     RARE_SHARE: float | None = None
     ADVERSARIAL_SHARE = 0.0
+    ADVERSARIAL_AFTER = 0
     ADVERSARIAL_EPSILON = 8.0
     ADVERSARIAL_BLOCK = 2
     PART_SCORES = False
@@ -269,7 +271,9 @@ class PhotosConfig(Config):
     TRAIN_BN = False
     RANDOM_ZOOM = 3.0
     RANDOM_SIDE = (96, 192)
-    RANDOM_NOISE = 8.0
+    RANDOM_NOISE = 16.0
+    ADVERSARIAL_SHARE = 0.5
+    ADVERSARIAL_AFTER = 11
     RARE_SHARE = 0.25
     PART_SCORES = True
 
@@ -281,20 +285,11 @@ class MiniRobustConfig(MiniConfig):
     ADVERSARIAL_SHARE = 0.5
 
 
-class PhotosRobustConfig(PhotosConfig):
-    """The K of `photos`, trained on with stronger noise and against attacks on itself."""
-
-    NAME = "photos_robust"
-    RANDOM_NOISE = 16.0
-    ADVERSARIAL_SHARE = 0.5
-
-
 PRESETS: dict[str, type[Config]] = {
     "paper": PaperConfig,
     "mini": MiniConfig,
     "mini_robust": MiniRobustConfig,
     "photos": PhotosConfig,
-    "photos_robust": PhotosRobustConfig,
 }
 
 
