@@ -18,11 +18,13 @@ from unmask_tf.config import PROFILES
 from unmask_tf.errors import InputError
 from unmask_tf.inspection.command import demo, inspect
 from unmask_tf.memory import keep_freed_memory
+from unmask_tf.progress import Progress, busy
 
 if TYPE_CHECKING:
     from unmask_tf.experiment.runner import Crew
     from unmask_tf.experiment.setup import Run
     from unmask_tf.experiment.step import Output, Step
+    from unmask_tf.report.results import Results
 
 _OPTIONS = (
     click.option("--profile", default="mini", show_default=True, help=f"One of: {', '.join(PROFILES)}."),
@@ -226,12 +228,10 @@ def release_m(out: Path | None, **options: Any) -> None:
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the files; default: mask_rcnn_weights/.")
 def release_k(out: Path | None, **options: Any) -> None:
     """Write the run's K with the scores of its parts, chosen on validation images as K detects now."""
-    from tqdm import tqdm
-
     from unmask_tf.experiment.release import release_k as release
     from unmask_tf.experiment.setup import WEIGHTS_FOLDER
 
-    with tqdm(
+    with Progress(
         total=1.0, desc="validation images", leave=False, bar_format="{l_bar}{bar}| {elapsed}<{remaining}"
     ) as bar:
         path, scores = release(_prepared(options), out or WEIGHTS_FOLDER, lambda share: bar.update(share - bar.n))
@@ -247,15 +247,12 @@ def adversarial_training(recipe: str, epsilons: str, images: int | None, **optio
     """Line search over adversarial training's epsilon, on validation images: Figures 2 and 3."""
     from unmask_tf.experiment.line_search import line_search
     from unmask_tf.experiment.publish import publish
-    from unmask_tf.report.figures import write_figures
     from unmask_tf.report.results import Results
-    from unmask_tf.report.tables import write_tables
 
     run = _prepared(options)
     steps = line_search(run, recipe, _budgets(epsilons), images)
     publish(run.folder, f"line_search_{recipe}", steps, _run(run, options, steps))
-    results = Results(run.folder)
-    _tell("adversarial-training", [*write_tables(results), *write_figures(results)])
+    _tell("adversarial-training", _tables_and_figures(Results(run.folder)))
 
 
 @cli.command()
@@ -307,7 +304,9 @@ def tables(**options: Any) -> None:
     from unmask_tf.report.results import Results
     from unmask_tf.report.tables import write_tables
 
-    _tell("tables", write_tables(Results(_folder(options))))
+    with busy("making tables"):
+        paths = write_tables(Results(_folder(options)))
+    _tell("tables", paths)
 
 
 @cli.command()
@@ -317,7 +316,17 @@ def figures(**options: Any) -> None:
     from unmask_tf.report.figures import write_figures
     from unmask_tf.report.results import Results
 
-    _tell("figures", write_figures(Results(_folder(options))))
+    with busy("drawing figures"):
+        paths = write_figures(Results(_folder(options)))
+    _tell("figures", paths)
+
+
+def _tables_and_figures(results: Results) -> list[Path]:
+    from unmask_tf.report.figures import write_figures
+    from unmask_tf.report.tables import write_tables
+
+    with busy("making tables and figures"):
+        return [*write_tables(results), *write_figures(results)]
 
 
 def _tell(name: str, paths: Sequence[Path]) -> None:
@@ -336,7 +345,8 @@ def _report(folder: Path) -> None:
     from unmask_tf.report.page import write_report
     from unmask_tf.report.summary import summary
 
-    path = write_report(folder)
+    with busy("making tables, figures and the report"):
+        path = write_report(folder)
     click.echo(summary(folder) + f"The whole report         {path}")
 
 

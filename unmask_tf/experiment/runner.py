@@ -17,11 +17,10 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Protocol
 
-from tqdm import tqdm
-
 from unmask_tf.errors import InputError
 from unmask_tf.experiment.step import Keys, Output, Step, Task, execute, kind_module, resolve
 from unmask_tf.files import HashCache
+from unmask_tf.progress import Progress
 
 TRIES = 2
 """How often a step is begun whose worker died."""
@@ -77,7 +76,7 @@ def run(
     with at_work(results):
         keys = Keys(HashCache(results / ".hashes.json"))
         by_key: dict[str, Task] = {}
-        for step in ordered(steps):
+        for step in Progress(ordered(steps), "comparing with what is finished", unit="step", leave=False, delay=2):
             task = resolve(step, results, keys, plugins)
             by_key.setdefault(task.output.key, task)
         tasks = list(by_key.values())
@@ -103,12 +102,13 @@ class Bar:
 
     def __init__(self, tasks: Sequence[Task]) -> None:
         self._done, self._running = 0.0, dict[str, tuple[float, float]]()
-        self._bar = tqdm(
+        self._bar = Progress(
             total=sum(task.cost for task in tasks),
             disable=not tasks,
             bar_format="{percentage:3.0f} %|{bar}| {elapsed} gone, {remaining} to go, {desc}",
+            log_format="{percentage:3.0f} %, {elapsed} gone, {remaining} to go, {desc}",
             smoothing=0.1,
-            mininterval=0.2 if sys.stderr.isatty() else 60,  # in a log file, a line now and then
+            mininterval=0.2,
             dynamic_ncols=True,
         )
 
@@ -137,7 +137,7 @@ class Bar:
     def say(self, text: str) -> None:
         """A line above the bar; in a log file, where there is no bar to spare, a plain one."""
         if sys.stderr.isatty():
-            tqdm.write(text)
+            Progress.write(text)
         else:
             print(text, flush=True)
 
