@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from unmask_tf.config import PROFILES
 from unmask_tf.errors import InputError
 from unmask_tf.inspection.command import demo, inspect
 from unmask_tf.memory import keep_freed_memory
-from unmask_tf.progress import Progress, busy
+from unmask_tf.progress import NO_GPU, Progress, busy
 
 if TYPE_CHECKING:
     from unmask_tf.experiment.runner import Crew
@@ -54,10 +55,23 @@ def _run_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(click.Group):
+    """A group whose help tells each command's first sentence in full."""
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        shown = [(name, self.commands[name]) for name in self.list_commands(context)]
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, one.get_short_help_str(200)) for name, one in shown if not one.hidden])
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="unmask_tf")
 def cli() -> None:
-    """UnMask: detect and undo adversarial attacks by the parts an image shows."""
+    """UnMask: detect and undo adversarial attacks by the parts an image shows.
+
+    Begin with `demo`, or with `inspect photo.jpg` for your own photograph; both work offline. Results go to the folder
+    results/, below the checkout or the present folder. COMMAND --help tells a command's options.
+    """
 
 
 for _command in (inspect, demo, *DATA_COMMANDS, *FETCH_COMMANDS):
@@ -437,12 +451,18 @@ def contact_sheet(out: Path | None) -> None:
     click.echo(f"[contact-sheet] {path}")
 
 
+def _called() -> str:
+    """How the user calls this program: the installed command, or the module."""
+    return "unmask" if Path(sys.argv[0]).stem == "unmask" else "python -m unmask_tf"
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Runs a command; returns the exit code: the command's own, 2 for input a user can fix, 130 when interrupted."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     keep_freed_memory()
+    warnings.filterwarnings("ignore", NO_GPU)
     try:
-        return cli.main(args=arguments, prog_name="unmask_tf", standalone_mode=False) or 0
+        return cli.main(args=arguments, prog_name=_called(), standalone_mode=False) or 0
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

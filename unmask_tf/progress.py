@@ -8,7 +8,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-_LINES = 9.0
+NO_GPU = "CUDA initialization"
+"""How torch's warning begins where its CUDA build finds no GPU, which is no news to the user."""
+_LINES = 8.0
 """Seconds between two lines of a log file."""
 _REDRAWN = 1.0
 """Seconds after which a bar is drawn again, so that its clock runs while nothing moves."""

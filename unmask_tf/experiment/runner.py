@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from unmask_tf.errors import InputError
 from unmask_tf.experiment.step import Keys, Output, Step, Task, execute, kind_module, resolve
 from unmask_tf.files import HashCache
-from unmask_tf.progress import Progress
+from unmask_tf.progress import NO_GPU, Progress
 
 TRIES = 2
 """How often a step is begun whose worker died."""
@@ -250,7 +250,7 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.connection, other = context.Pipe()
         self.process = context.Process(target=_work, args=(other, os.getpid()), daemon=True)
-        with _environment(thread_settings(threads)):
+        with _environment({**thread_settings(threads), "PYTHONWARNINGS": f"ignore:{NO_GPU}"}):
             self.process.start()
         other.close()
         self.task: Task | None = None
