@@ -25,6 +25,13 @@ def test_a_log_file_gets_plain_lines_and_no_bar(monkeypatch, capsys):
     assert any(line.startswith("drawing: 50 %, ") for line in lines)
 
 
+def test_a_log_file_is_told_how_far_a_loop_has_come(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "_LINES", 0.05)
+    assert [i for i in Progress(range(4), "reading") if not time.sleep(0.1)] == [0, 1, 2, 3]
+    lines = capsys.readouterr().err.splitlines()
+    assert any(line.startswith("reading: 50 %, ") for line in lines) and lines[-1].startswith("reading: 100 %, ")
+
+
 def test_nothing_is_silent_while_nothing_moves(monkeypatch, capsys):
     monkeypatch.setattr(progress, "_LINES", 0.05)
     with busy("loading"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 from tqdm import tqdm
@@ -47,6 +48,12 @@ class Progress(tqdm):
         super().__init__(*args, **options)
         if not self.disable:
             threading.Thread(target=self._go_on, daemon=True).start()
+
+    def __iter__(self) -> Iterator[Any]:
+        with self:
+            for item in self.iterable:
+                yield item
+                self.update()  # tqdm itself counts only when it draws
 
     def _go_on(self) -> None:
         while not self._ended.wait(_REDRAWN if self._terminal else _LINES):

@@ -76,7 +76,7 @@ def run(
     with at_work(results):
         keys = Keys(HashCache(results / ".hashes.json"))
         by_key: dict[str, Task] = {}
-        for step in Progress(ordered(steps), "comparing with what is finished", unit="step", leave=False, delay=2):
+        for step in Progress(ordered(steps), "comparing with what is finished", unit="step", leave=False):
             task = resolve(step, results, keys, plugins)
             by_key.setdefault(task.output.key, task)
         tasks = list(by_key.values())
@@ -94,7 +94,17 @@ def run(
                 bar.finish(task)
                 if said:
                     bar.say(f"[{task.kind} {number[task.kind]}/{total[task.kind]}] {task.name}: {said}")
+        if left:
+            print(f"[time] {_times(left)}", flush=True)
         return {step: by_key[keys.of(step)].output for step in steps}
+
+
+def _times(tasks: Iterable[Task]) -> str:
+    """How long the workers were at finished tasks of each kind, the longest first."""
+    seconds: Counter[str] = Counter()
+    for task in tasks:
+        seconds[task.kind] += task.output.header()["seconds"]
+    return ", ".join(f"{kind} {Progress.format_interval(spent)}" for kind, spent in seconds.most_common())
 
 
 class Bar:
