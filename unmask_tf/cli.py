@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,11 +19,13 @@ from unmask_tf.config import PROFILES
 from unmask_tf.errors import InputError
 from unmask_tf.inspection.command import demo, inspect
 from unmask_tf.memory import keep_freed_memory
+from unmask_tf.progress import NO_GPU, Progress, busy
 
 if TYPE_CHECKING:
     from unmask_tf.experiment.runner import Crew
     from unmask_tf.experiment.setup import Run
     from unmask_tf.experiment.step import Output, Step
+    from unmask_tf.report.results import Results
 
 _OPTIONS = (
     click.option("--profile", default="mini", show_default=True, help=f"One of: {', '.join(PROFILES)}."),
@@ -53,10 +56,23 @@ def _run_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(click.Group):
+    """A group whose help tells each command's first sentence in full."""
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        shown = [(name, self.commands[name]) for name in self.list_commands(context)]
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, one.get_short_help_str(200)) for name, one in shown if not one.hidden])
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="unmask_tf")
 def cli() -> None:
-    """UnMask: detect and undo adversarial attacks by the parts an image shows."""
+    """UnMask: detect and undo adversarial attacks by the parts an image shows.
+
+    Begin with `demo`, or with `inspect photo.jpg` for your own photograph; both work offline. Results go to the folder
+    results/, below the checkout or the present folder. COMMAND --help tells a command's options.
+    """
 
 
 for _command in (inspect, demo, *DATA_COMMANDS, *FETCH_COMMANDS):
@@ -227,12 +243,10 @@ def release_m(out: Path | None, **options: Any) -> None:
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the files; default: mask_rcnn_weights/.")
 def release_k(out: Path | None, **options: Any) -> None:
     """Write the run's K with the scores of its parts, chosen on validation images as K detects now."""
-    from tqdm import tqdm
-
     from unmask_tf.experiment.release import release_k as release
     from unmask_tf.experiment.setup import WEIGHTS_FOLDER
 
-    with tqdm(
+    with Progress(
         total=1.0, desc="validation images", leave=False, bar_format="{l_bar}{bar}| {elapsed}<{remaining}"
     ) as bar:
         path, scores = release(_prepared(options), out or WEIGHTS_FOLDER, lambda share: bar.update(share - bar.n))
@@ -248,15 +262,12 @@ def adversarial_training(recipe: str, epsilons: str, images: int | None, **optio
     """Line search over adversarial training's epsilon, on validation images: Figures 2 and 3."""
     from unmask_tf.experiment.line_search import line_search
     from unmask_tf.experiment.publish import publish
-    from unmask_tf.report.figures import write_figures
     from unmask_tf.report.results import Results
-    from unmask_tf.report.tables import write_tables
 
     run = _prepared(options)
     steps = line_search(run, recipe, _budgets(epsilons), images)
     publish(run.folder, f"line_search_{recipe}", steps, _run(run, options, steps))
-    results = Results(run.folder)
-    _tell("adversarial-training", [*write_tables(results), *write_figures(results)])
+    _tell("adversarial-training", _tables_and_figures(Results(run.folder)))
 
 
 @cli.command()
@@ -308,7 +319,9 @@ def tables(**options: Any) -> None:
     from unmask_tf.report.results import Results
     from unmask_tf.report.tables import write_tables
 
-    _tell("tables", write_tables(Results(_folder(options))))
+    with busy("making tables"):
+        paths = write_tables(Results(_folder(options)))
+    _tell("tables", paths)
 
 
 @cli.command()
@@ -318,7 +331,17 @@ def figures(**options: Any) -> None:
     from unmask_tf.report.figures import write_figures
     from unmask_tf.report.results import Results
 
-    _tell("figures", write_figures(Results(_folder(options))))
+    with busy("drawing figures"):
+        paths = write_figures(Results(_folder(options)))
+    _tell("figures", paths)
+
+
+def _tables_and_figures(results: Results) -> list[Path]:
+    from unmask_tf.report.figures import write_figures
+    from unmask_tf.report.tables import write_tables
+
+    with busy("making tables and figures"):
+        return [*write_tables(results), *write_figures(results)]
 
 
 def _tell(name: str, paths: Sequence[Path]) -> None:
@@ -337,7 +360,8 @@ def _report(folder: Path) -> None:
     from unmask_tf.report.page import write_report
     from unmask_tf.report.summary import summary
 
-    path = write_report(folder)
+    with busy("making tables, figures and the report"):
+        path = write_report(folder)
     click.echo(summary(folder) + f"The whole report         {path}")
 
 
@@ -428,12 +452,18 @@ def contact_sheet(out: Path | None) -> None:
     click.echo(f"[contact-sheet] {path}")
 
 
+def _called() -> str:
+    """How the user calls this program: the installed command, or the module."""
+    return "unmask" if Path(sys.argv[0]).stem == "unmask" else "python -m unmask_tf"
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Runs a command; returns the exit code: the command's own, 2 for input a user can fix, 130 when interrupted."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     keep_freed_memory()
+    warnings.filterwarnings("ignore", NO_GPU)
     try:
-        return cli.main(args=arguments, prog_name="unmask_tf", standalone_mode=False) or 0
+        return cli.main(args=arguments, prog_name=_called(), standalone_mode=False) or 0
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
