@@ -419,6 +419,15 @@ def claims(results: Path | None) -> int:
     return 1 if missed else 0
 
 
+@cli.command()
+def zoo() -> None:
+    """Renew the table of shipped weights in mask_rcnn_weights/README.md."""
+    from unmask_tf.places import REFERENCE, WEIGHTS_FOLDER
+    from unmask_tf.report.zoo import write_zoo
+
+    click.echo(f"[zoo] {write_zoo(WEIGHTS_FOLDER, REFERENCE)}")
+
+
 @cli.command(hidden=True)
 @click.argument("folder", type=click.Path(path_type=Path))
 def tiny(folder: Path) -> None:
