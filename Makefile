@@ -82,7 +82,7 @@ FROM_ROWS = $(if $(ROWS),--profile '$(PROFILE)' --results '$(ROWS)' $(EXTRA),$(R
 HAVE_GPU = $(shell nvidia-smi -L 2>/dev/null | head -n 1)
 MARKS    = not slow$(if $(UNMASK_PHOTOS),, and not photos)$(if $(HAVE_GPU),, and not gpu)
 
-STAGES := data train-k evaluate-k train-m adversarial-training attack evaluate tables figures report compare claims reproduce study adaptive release-k release-m contact-sheet versions fetch flickr near-duplicates leaks
+STAGES := data train-k evaluate-k train-m adversarial-training attack evaluate tables figures report compare claims zoo reproduce study adaptive release-k release-m contact-sheet versions fetch flickr near-duplicates leaks
 .PHONY: help setup $(STAGES) inspect demo docs bench bench-attacks notebooks notebooks-env golden test test-kernels lint clean bench-k bench-k-training pascal-part class-images check-data croissant bench-full
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -159,6 +159,9 @@ compare: setup ## compare the results with the paper's; with K_WEIGHTS=file, tha
 
 claims: setup ## test every claim on the committed rows, or on ROWS=results; writes CLAIMS.md, fails on a miss
 	$(UNMASK) claims $(if $(ROWS),--results '$(ROWS)') $(EXTRA)
+
+zoo: setup ## renew the table of shipped weights in mask_rcnn_weights/README.md
+	$(UNMASK) zoo
 
 study: setup ## M's accuracy under the four presets of the attacks: where the paper's numbers come from
 	$(UNMASK) study $(RUN)

@@ -316,10 +316,10 @@ def adaptive(families: str, iterations: int, linf: str, l2: str, **options: Any)
 @_run_options
 def tables(**options: Any) -> None:
     """Tables I to IV, the detection, and every other table that there are rows for: Markdown, CSV and LaTeX."""
-    from unmask_tf.report.results import Results
-    from unmask_tf.report.tables import write_tables
-
     with busy("making tables"):
+        from unmask_tf.report.results import Results
+        from unmask_tf.report.tables import write_tables
+
         paths = write_tables(Results(_folder(options)))
     _tell("tables", paths)
 
@@ -328,19 +328,19 @@ def tables(**options: Any) -> None:
 @_run_options
 def figures(**options: Any) -> None:
     """Figures 1 to 5 as far as there are rows for them: PNG and PDF."""
-    from unmask_tf.report.figures import write_figures
-    from unmask_tf.report.results import Results
-
     with busy("drawing figures"):
+        from unmask_tf.report.figures import write_figures
+        from unmask_tf.report.results import Results
+
         paths = write_figures(Results(_folder(options)))
     _tell("figures", paths)
 
 
 def _tables_and_figures(results: Results) -> list[Path]:
-    from unmask_tf.report.figures import write_figures
-    from unmask_tf.report.tables import write_tables
-
     with busy("making tables and figures"):
+        from unmask_tf.report.figures import write_figures
+        from unmask_tf.report.tables import write_tables
+
         return [*write_tables(results), *write_figures(results)]
 
 
@@ -357,12 +357,12 @@ def report(**options: Any) -> None:
 
 
 def _report(folder: Path) -> None:
-    from unmask_tf.report.page import write_report
-    from unmask_tf.report.summary import summary
-
     with busy("making tables, figures and the report"):
-        path = write_report(folder)
-    click.echo(summary(folder) + f"The whole report         {path}")
+        from unmask_tf.report.page import write_report
+        from unmask_tf.report.summary import summary
+
+        path, lines = write_report(folder), summary(folder)
+    click.echo(lines + f"The whole report         {path}")
 
 
 @cli.command()
@@ -410,14 +410,24 @@ def compare(ours: Path | None, canvas: int | None, strict: bool, **options: Any)
 @click.option("--results", type=click.Path(path_type=Path), help="Root of the results; default: results/reference.")
 def claims(results: Path | None) -> int:
     """Test every claim on the rows there are, and fail where one comes out otherwise than expected."""
-    from unmask_tf.experiment.setup import ROOT
-    from unmask_tf.report.claims_list import write_claims
+    with busy("testing claims"):
+        from unmask_tf.experiment.setup import ROOT
+        from unmask_tf.report.claims_list import write_claims
 
-    reference = ROOT / "results" / "reference"
-    folder = results or reference
-    said, missed = write_claims(folder, ROOT / "CLAIMS.md" if folder == reference else folder / "claims.md")
+        reference = ROOT / "results" / "reference"
+        folder = results or reference
+        said, missed = write_claims(folder, ROOT / "CLAIMS.md" if folder == reference else folder / "claims.md")
     click.echo("\n".join([*missed, said]))
     return 1 if missed else 0
+
+
+@cli.command()
+def zoo() -> None:
+    """Renew the table of shipped weights in mask_rcnn_weights/README.md."""
+    from unmask_tf.places import REFERENCE, WEIGHTS_FOLDER
+    from unmask_tf.report.zoo import write_zoo
+
+    click.echo(f"[zoo] {write_zoo(WEIGHTS_FOLDER, REFERENCE)}")
 
 
 @cli.command(hidden=True)

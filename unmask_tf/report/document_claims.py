@@ -138,6 +138,7 @@ def _asked(_: Path) -> list[float]:
 SAID = (
     Said("README.md", "`make reproduce` takes about 16 minutes", "make reproduce", "embedded", (16,), minutes="16"),
     Said("README.md", "`make test` about 15", "make test", "made by the tests", (15,), minutes="15"),
+    Said("README.md", "8 GB of disk", "make setup", "none", (8,), minutes="6"),
     Said("README.md", "AUC, TPR at 9.66, 5 and 1 % FPR", "make compare", "the paper's",
          (9.66,), lambda _: [100 * read_published().operating_point["fpr"]]),
     Said("README.md", "differ in at most 50 of 256 bits", "make near-duplicates", "any",
