@@ -319,7 +319,8 @@ def adaptive(
         publish(run.folder, "adaptive", steps, _run(run, options, steps))
     results = Results(run.folder)
     made = write_tables(results, {table.name: table for table in (*adaptive_tables(results), *check_tables(results))})
-    _tell("adaptive", [*made, *write_figures(results)])
+    curves = results.find("adaptive") or results.find("adaptive_effort")
+    _tell("adaptive", [*made, *(write_figures(results) if curves else [])])
 
 
 @cli.command()

@@ -75,15 +75,14 @@ def binarisation_trial(
     chosen = int(apart.argmax())
     hidden, own, other = corners[chosen], seen[0], seen[1 + chosen]
     module = _binarised(target.module, _points(image, budget, rng, INNER, corner=False), image, hidden)
-    parts = _Parts(target.parts, own, other, inverted)
-    problem = Target(_OfModule(module), parts)
     half = 0.5 * float(apart[chosen])
+    # Normal: nearer to the parts of x* than halfway. Inverted: at least halfway from those of x.
+    parts = _Parts(target.parts, own, other, inverted, 1.0 - half if inverted else half)
+    problem = Target(_OfModule(module), parts)
 
     def counts(images: np.ndarray) -> np.ndarray:
         wrong = logits_of(module, images).argmax(axis=1) == 1
-        distances = parts.distances(target.parts.seen(_pixels(images)))[:, 1]
-        # Normal: nearer to the parts of x* than halfway. Inverted: at least halfway from those of x.
-        return wrong & (distances <= (1.0 - half if inverted else half))
+        return wrong & (parts.distances(target.parts.seen(_pixels(images)))[:, 1] == 0.0)
 
     if not counts(hidden[None])[0]:
         raise RuntimeError("the hidden image does not solve its own problem.")
@@ -97,11 +96,12 @@ def binarisation_trial(
 class _Parts:
     """K with two classes: 0, the image's own, and 1, that of the hidden image (`protocol.TargetParts`).
 
-    The distance of class 1 is 0 where the detector is satisfied: its parts are seen, or inverted, none of class 0's.
+    The distance of class 1 falls the more of its parts are seen, or inverted, the fewer of class 0's; from `enough` on
+    the detector is satisfied, and it is 0.
     """
 
-    def __init__(self, parts: TargetParts, own: np.ndarray, other: np.ndarray, inverted: bool) -> None:
-        self.parts, self.own, self.inverted = parts, own, inverted
+    def __init__(self, parts: TargetParts, own: np.ndarray, other: np.ndarray, inverted: bool, enough: float) -> None:
+        self.parts, self.own, self.inverted, self.enough = parts, own, inverted, enough
         self.expected = np.stack([own, np.zeros_like(own) if inverted else other])
 
     def gradients(self, *arguments: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -113,7 +113,7 @@ class _Parts:
     def distances(self, seen: np.ndarray) -> np.ndarray:
         from_own = 1.0 - _jaccard(seen, self.own)
         second = 1.0 - from_own if self.inverted else 1.0 - _jaccard(seen, self.expected[1])
-        return np.stack([from_own, second], axis=1)
+        return np.stack([from_own, np.where(second <= self.enough, 0.0, second)], axis=1)
 
     def best_fit(self, seen: np.ndarray) -> np.ndarray:
         return self.distances(seen).argmin(axis=1)

@@ -66,7 +66,7 @@ def _binarisation(content: Any, where: str, bundle: str) -> Table:
                 names = [label(run["model"], MODELS), kind, attack_name(threat["attack"], threat["epsilon_255"])]
                 rows.append([*names, *effort, Number(solved, interval=wilson(solved, n)), Number(chance), Number(of_k)])
                 sizes.append(n)
-    except (TypeError, KeyError, ZeroDivisionError) as error:
+    except (AttributeError, TypeError, KeyError, ZeroDivisionError) as error:
         raise InputError(
             f"{where} holds no trials ({error!r}). Delete it, then run: make adaptive EXTRA=--binarisation"
         ) from error

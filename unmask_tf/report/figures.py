@@ -280,7 +280,8 @@ def write_figures(results: Results) -> list[Path]:
     found: dict[str, Figure] = {}
     for search in searches(results.find("line_search")):
         found |= {f"figure2{search.suffix}": figure2(search), f"figure3{search.suffix}": figure3(search)}
-    if not found or results.find("grid"):
+    others = found or results.find("adaptive") or results.find(EFFORT)
+    if not others or results.find("grid"):
         if case := first_case(results.gallery):
             found["figure1"] = figure1(case)
         found["figure4"] = figure4(results.accuracy)
