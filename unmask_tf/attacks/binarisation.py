@@ -199,6 +199,6 @@ def _pixels(images: np.ndarray) -> np.ndarray:
 
 
 def _jaccard(seen: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """Similarity of part sets bool (N, P) and one (P,); 0 where both are empty."""
+    """Similarity of part sets bool (N, P) and one (P,); two empty ones are the same here."""
     both, either = (seen & expected).sum(axis=1), (seen | expected).sum(axis=1)
-    return both / np.maximum(either, 1)
+    return np.where(either == 0, 1.0, both / np.maximum(either, 1))
