@@ -166,7 +166,7 @@ zoo: setup ## renew the table of shipped weights in mask_rcnn_weights/README.md
 study: setup ## M's accuracy under the four presets of the attacks: where the paper's numbers come from
 	$(UNMASK) study $(RUN)
 
-adaptive: setup ## the defence against an attacker who knows K too (EXTRA="--families joint,parts")
+adaptive: setup ## the defence against an attacker who knows K too (EXTRA=--effort, --binarisation, "--families joint,parts")
 	$(UNMASK) adaptive $(RUN)
 
 inspect: setup ## look at photographs (IMAGE="a.jpg b.png"): parts, verdict, one picture each in results/inspect

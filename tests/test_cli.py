@@ -177,10 +177,16 @@ def test_each_stage_asks_for_its_own_steps(data, tmp_path, asked):
     assert kinds("attack", "--defences", "none,um") == ["attack"] * 2 * 8
     assert kinds("evaluate", "--defences", "none,um") == ["answer"] * 2 * 9  # the data has no annotated images
     assert kinds("study") == ["answer"] * (1 + 4 * 8)
-    # Of each M 2 row sets of benign validation images, and by 3 defences benign test images and 8 budgets an attack.
-    assert kinds("adaptive") == ["answer"] * (2 + 3 * (1 + 5 * 8))
+    # Of each M 2 row sets of benign validation images, and by 3 defences benign test images and 8 budgets an attack; of
+    # the battery 4 attacks have all budgets and 3 have one, and there is no other M to transfer from.
+    assert kinds("adaptive") == ["answer"] * (2 + 3 * (1 + 4 * 8 + 3))
     assert kinds("adaptive", "--families", "joint,parts") == ["answer"] * (2 + 3 * (1 + 2 * 8))
-    assert kinds("adaptive", "--linf", "8", "--l2", "") == ["answer"] * (2 + 3 * (1 + 5))
+    assert kinds("adaptive", "--linf", "8", "--l2", "") == ["answer"] * (2 + 3 * (1 + 4))
+    # Validation images: benign, 2 budgets at 6 numbers of steps and at 2 more of runs, and 4 budgets as it is set up,
+    # of which 2 are among those.
+    assert kinds("adaptive", "--effort") == ["answer"] * (1 + 2 * 8 + 2)
+    assert {step.settings.split for step in asked} == {"val"}
+    assert kinds("adaptive", "--binarisation") == ["binarise"]
     assert kinds("adversarial-training", "--epsilons", "2,4") == ["answer"] * 2 * 9
     assert [step.settings.split for step in asked] == ["val"] * 18
     assert main(["evaluate-k", *where]) == 0

@@ -70,8 +70,8 @@ def pictures(notebook):
     ]
 
 
-def test_there_are_eight():
-    assert [path.stem[:2] for path in NOTEBOOKS] == [f"{i:02d}" for i in range(8)]
+def test_there_are_nine():
+    assert [path.stem[:2] for path in NOTEBOOKS] == [f"{i:02d}" for i in range(9)]
 
 
 def test_the_readme_lists_them():

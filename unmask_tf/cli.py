@@ -289,27 +289,50 @@ def study(**options: Any) -> None:
 
 @cli.command()
 @_run_options
-@click.option("--families", default="", help="Attacks without their norm, such as joint,parts; default: all five.")
-@click.option("--iterations", type=int, default=20, show_default=True, help="Steps of one run of an attack.")
+@click.option("--families", default="", help="Attacks without their norm, such as joint,parts; default: the battery.")
+@click.option("--iterations", type=int, help="Steps of one run of an attack; default: as chosen on validation images.")
+@click.option("--restarts", type=int, help="Runs of an attack that knows K; default: likewise.")
 @click.option("--linf", default="1,2,4,8,16", show_default=True, help="Budgets in 1/255; an empty text: none.")
 @click.option("--l2", default="150,300,600", show_default=True, help="The same in L2.")
-def adaptive(families: str, iterations: int, linf: str, l2: str, **options: Any) -> None:
+@click.option("--effort", is_flag=True, help="Instead: what more steps and runs gain, on validation images.")
+@click.option("--binarisation", is_flag=True, help="Instead: problems whose solution is known, on validation images.")
+def adaptive(
+    families: str,
+    iterations: int | None,
+    restarts: int | None,
+    linf: str,
+    l2: str,
+    effort: bool,
+    binarisation: bool,
+    **options: Any,
+) -> None:
     """The defence against an attacker who knows K: rows, table and curves."""
-    from unmask_tf.experiment.adaptive import FAMILIES
-    from unmask_tf.experiment.adaptive import adaptive as steps_of
-    from unmask_tf.experiment.publish import publish
+    from unmask_tf.experiment import adaptive as experiment
+    from unmask_tf.experiment.publish import publish, publish_all
     from unmask_tf.report.adaptive import adaptive_tables
+    from unmask_tf.report.adaptive_checks import check_tables
     from unmask_tf.report.figures import write_figures
     from unmask_tf.report.results import Results
     from unmask_tf.report.tables import write_tables
 
     run = _prepared(options)
-    budgets = {"linf": _budgets(linf), "l2": _budgets(l2)}
-    steps = steps_of(run, _names(families) or FAMILIES, iterations, budgets)
-    publish(run.folder, "adaptive", steps, _run(run, options, steps))
+    if effort:
+        steps = experiment.effort(run)
+        publish(run.folder, "adaptive_effort", steps, _run(run, options, steps))
+    if binarisation:
+        steps = experiment.binarisation(run)
+        outputs = _run(run, options, steps)
+        publish_all(run.folder, "binarisation", [outputs[step] for step in steps])
+    if not effort and not binarisation:
+        budgets = {"linf": _budgets(linf), "l2": _budgets(l2)}
+        efforts = {"iterations": iterations, "restarts": restarts}
+        given = {name: value for name, value in efforts.items() if value is not None}
+        steps = experiment.adaptive(run, _names(families), epsilons_255=budgets, **given)
+        publish(run.folder, "adaptive", steps, _run(run, options, steps))
     results = Results(run.folder)
-    made = write_tables(results, {table.name: table for table in adaptive_tables(results)})
-    _tell("adaptive", [*made, *write_figures(results)])
+    made = write_tables(results, {table.name: table for table in (*adaptive_tables(results), *check_tables(results))})
+    curves = results.find("adaptive") or results.find("adaptive_effort")
+    _tell("adaptive", [*made, *(write_figures(results) if curves else [])])
 
 
 @cli.command()

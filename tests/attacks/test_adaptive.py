@@ -22,7 +22,7 @@ from unmask_tf.experiment.setup import WEIGHTS_FOLDER
 from unmask_tf.mrcnn.config import preset
 from unmask_tf.taxonomy import UNMASK
 
-NAMES = [name for name, attack in ATTACKS.items() if "K" in attack.knows]
+NAMES = [name for name, attack in ATTACKS.items() if "K" in attack.knows and attack.gradient]
 K = WEIGHTS_FOLDER / "unmask_k_mini.h5"
 
 
@@ -125,6 +125,16 @@ def test_verdicts_of_unmask_from_files_are_the_attack_s_own(target, images, labe
         assert verdict.predicted_class == target.parts.labels[found.logits[number].argmax()]
         assert verdict.predicted_class == target.parts.labels[answers[number]]
         assert verdict.distance == distances[number]
+
+
+def test_perturbations_of_other_images_do_nothing(target, images, labels):
+    found = attack(target, images, labels, threat(epsilon_255=16, iterations=12)).images
+    answers, distances, _ = verdicts(target, found)
+    assert ((answers != labels) & (distances < 0.5)).all()
+    shuffled = np.clip(images + np.roll(found - images, 1, axis=0), 0, 1)
+    answers, distances, fit = verdicts(target, shuffled)
+    assert not ((answers != labels) & (distances < 0.5)).any()
+    assert (fit == labels).sum() >= len(labels) - 1, "K sees what it saw"
 
 
 def test_an_image_s_result_depends_on_no_other_image(target, images, labels):

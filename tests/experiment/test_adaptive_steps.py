@@ -9,24 +9,93 @@ import pytest
 
 from unmask_tf.defense.extract import EXTRACTORS
 from unmask_tf.errors import InputError
-from unmask_tf.experiment.adaptive import DEFENCES, EPSILONS_255, FAMILIES, adaptive, adaptive_threat
+from unmask_tf.experiment.adaptive import (
+    DEFENCES,
+    EPSILONS_255,
+    FAMILIES,
+    ITERATIONS,
+    RESTARTS,
+    adaptive,
+    adaptive_threat,
+    binarisation,
+    effort,
+)
 from unmask_tf.experiment.grid import Grid
 from unmask_tf.experiment.kinds.answer import read_rows
 from unmask_tf.experiment.kinds.shared import read_attacked
+from unmask_tf.experiment.publish import publish_all
 from unmask_tf.experiment.runner import InThisProcess
 from unmask_tf.experiment.runner import run as run_steps
-from unmask_tf.experiment.step import Keys
-from unmask_tf.files import HashCache
+from unmask_tf.experiment.step import Keys, Step
+from unmask_tf.files import HashCache, read_json
 
 
 def test_every_attack_and_budget_is_answered_by_every_defence(tiny_release):
-    steps = adaptive(tiny_release[0])
+    steps = adaptive(tiny_release[0], FAMILIES)
     cells = {
         (s.settings.defence, s.settings.attack, s.settings.epsilon_255) for s in steps if s.settings.split == "test"
     }
     budgets = [(f"{family}_{norm}", e) for family in FAMILIES for norm, es in EPSILONS_255.items() for e in es]
     assert cells == {(defence, *cell) for defence in DEFENCES for cell in [("none", 0), *budgets]}
     assert [s.settings.split for s in steps].count("val") == 2, "whose scores give the thresholds"
+
+
+def test_without_names_the_battery_is_run_at_its_own_budgets_among_those_asked_for(tiny_release):
+    def cells(**options):
+        return {(s.settings.attack, s.settings.epsilon_255) for s in adaptive(tiny_release[0], **options)}
+
+    everything = cells()
+    assert {("joint_l2", 150), ("noise_linf", 16), ("square_linf", 4), ("selective_linf", 4)} < everything
+    assert not {("square_linf", 8), ("selective_l2", 300), ("transfer_linf", 4)} & everything
+    assert cells(epsilons_255={"linf": (8,)}) == {
+        ("none", 0),
+        *((f"{f}_linf", 8) for f in ("joint", "pgd", "parts", "noise")),
+    }
+
+
+def test_transfer_gives_an_m_the_images_of_the_other(tiny_release):
+    run = tiny_release[0]
+    both = replace(run, profile=replace(run.profile, architectures=("mobilenet_v2", "resnet50")))
+    steps = {
+        (s.settings.model, s.settings.attack): s
+        for s in adaptive(both, ["joint", "transfer"], epsilons_255={"linf": (4,)})
+        if s.settings.defence == "none" and "attack" in s.inputs
+    }
+    keys = Keys(HashCache(os.devnull))
+    for model, other in (("mobilenet_v2", "resnet50"), ("resnet50", "mobilenet_v2")):
+        given, own = steps[model, "transfer_linf"], steps[other, "joint_linf"]
+        assert keys.of(given.inputs["attack"]) == keys.of(own.inputs["attack"])
+        assert given.inputs["model"].settings.architecture == model
+        assert given.inputs["attack"].settings.architecture == other
+    assert not [s for s in adaptive(run, ["transfer"]) if s.settings.attack.startswith("transfer")], "one M alone"
+
+
+def test_efforts_and_problems_are_those_of_validation_images(tiny_release):
+    run = tiny_release[0]
+    steps = effort(run, 6)
+    assert {s.settings.split for s in steps} == {"val"} and {s.settings.defence for s in steps} == {"um"}
+    threats = [s.inputs["base"].inputs["attack"].settings.threat for s in steps[1:]]
+    assert len(set(threats)) == len(threats)
+    efforts = {(t.epsilon_255, t.iterations, t.restarts) for t in threats}
+    assert {(e, n, 1) for e in (2, 4) for n in (10, 20, 40, 100, 200, 400)} < efforts
+    assert {(2, 40, 4), (4, 40, 2), (1, ITERATIONS, RESTARTS), (3, ITERATIONS, RESTARTS)} < efforts
+    (step,) = binarisation(run, 6)
+    assert step.kind == "binarise" and len(step.inputs["images"]) == 6
+    assert all("/val/" in name for name in step.inputs["images"].names)
+
+
+def test_the_binarisation_test_runs_as_a_step(tiny_release):
+    run = tiny_release[0]
+    (step,) = binarisation(run, 3)
+    threat = replace(step.settings.threat, iterations=4, restarts=1)
+    step = Step("binarise", step.name, replace(step.settings, threat=threat), step.inputs)
+    outputs = run_steps([step], run.folder, crew=InThisProcess())
+    publish_all(run.folder, "binarisation", [outputs[step]])
+    (found,) = read_json(run.folder / "rows" / "binarisation.json")
+    assert found["model"] == "mobilenet_v2" and found["threat"]["iterations"] == 4
+    for kind in ("normal", "inverted"):
+        assert [t["image"] for t in found["trials"][kind]] == list(step.inputs["images"].names)
+        assert all(0 <= t["distance"] <= 1 and t["iterations"] <= 5 for t in found["trials"][kind])
 
 
 def test_the_key_of_an_attack_covers_the_k_that_it_knows_and_of_no_other(tiny_release, tmp_path):
@@ -39,7 +108,7 @@ def test_the_key_of_an_attack_covers_the_k_that_it_knows_and_of_no_other(tiny_re
 
     def keys(run):
         fresh = Keys(HashCache(os.devnull))
-        attacks = {s.inputs["attack"] for s in adaptive(run) if "attack" in s.inputs}
+        attacks = {s.inputs["attack"] for s in adaptive(run, FAMILIES) if "attack" in s.inputs}
         return {(a.settings.threat.attack, a.settings.threat.epsilon_255): fresh.of(a) for a in attacks}
 
     before, after = keys(run), keys(replace(run, k_weights=other))

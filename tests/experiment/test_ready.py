@@ -10,7 +10,7 @@ from unmask_tf.errors import InputError
 from unmask_tf.experiment.grid import Grid
 from unmask_tf.experiment.kinds import train_m
 from unmask_tf.experiment.publish import finished
-from unmask_tf.experiment.ready import part_extractor, trained_or_stand_in
+from unmask_tf.experiment.ready import part_extractor, trained_or_stand_in, white_box
 from unmask_tf.experiment.runner import run as run_steps
 from unmask_tf.experiment.setup import prepare
 from unmask_tf.taxonomy import UNMASK
@@ -57,6 +57,9 @@ def test_k_is_the_shipped_one_and_a_missing_k_is_told(data, tmp_path):
 
     run = prepare("mini", data=data, results=tmp_path)
     images = load_class_images(data, "cs3a", "test", taxonomy=UNMASK, size=64, limit=3).images
-    assert all(set(parts) <= set(UNMASK.parts) for parts in part_extractor(run).extract(images))
+    found = part_extractor(run).extract(images)
+    assert all(set(parts) <= set(UNMASK.parts) for parts in found)
+    seen = white_box(run, "cs3a").seen(images)
+    assert [set(np.array(UNMASK.parts)[row]) for row in seen] == [set(parts) for parts in found]
     with pytest.raises(InputError, match="make train-k PROFILE=mini"):
         part_extractor(replace(run, k_weights=None))

@@ -7,7 +7,10 @@ import pytest
 from made_rows import grid, row_set, write
 
 from unmask_tf.errors import InputError
-from unmask_tf.report.adaptive import adaptive_numbers, adaptive_tables
+from unmask_tf.files import write_json
+from unmask_tf.report.adaptive import adaptive_tables
+from unmask_tf.report.adaptive_checks import check_tables
+from unmask_tf.report.adaptive_numbers import adaptive_numbers, effort_numbers
 from unmask_tf.report.figures import write_figures
 from unmask_tf.report.results import Results
 from unmask_tf.report.table import markdown
@@ -20,7 +23,8 @@ BENIGN_SCORES = [0.1] * 9 + [0.9]
 def cell(attack, epsilon, scores, m_right, right=5):
     """UM's and Algorithm 1's answers to ten images, of which M is right on the first `m_right`."""
     more = {"scores": scores, "m_right": m_right}
-    threat = {"threat": {"iterations": 20, "best_iteration_median": 7.0}} if attack != "none" else {}
+    knows = {"parts": ["K"], "pgd": ["M"]}.get(attack.partition("_")[0], ["K", "M"])
+    threat = {"threat": {"iterations": 20, "best_iteration_median": 7.0, "knows": knows}} if attack != "none" else {}
     return [row_set(defence, attack, epsilon, right, **more, **threat) for defence in ("um", "algorithm1")]
 
 
@@ -33,6 +37,7 @@ def rows():
         *cell("joint_linf", 4, [0.2] * 6 + [0.8] * 4, 0),
         *cell("parts_linf", 4, [0.2] * 10, 8, right=0),
         *cell("pgd_linf", 4, [0.95] * 10, 10),
+        *cell("pgd_linf", 8, [0.95] * 7 + [0.3] * 3, 9, right=6),
     ]
 
 
@@ -40,22 +45,96 @@ def test_numbers_by_hand(rows):
     table = adaptive_numbers(rows).set_index(["attack", "epsilon_255"])
     joint = table.loc["joint_linf", 4]
     # At 5 % nothing is flagged: all ten succeed. At 50 % the threshold is .5, which flags four.
-    assert (joint["success_5"], joint["success_50"], joint["m"], joint["um"]) == (1.0, 0.6, 0.0, 0.5)
+    assert (joint["success_5"], joint["success_50"], joint["wrong"], joint["um"]) == (1.0, 0.6, 1.0, 0.5)
     assert joint["reject_5"] == 0.0 and joint["median_iteration"] == 7
     # Ten attacked images, of which .8 and .2 rank above nine of ten twins: 4 and 6 of them.
     assert joint["auc"] == pytest.approx(0.9)
     parts = table.loc["parts_linf", 4]
     assert (parts["success_5"], parts["success_50"], parts["um"]) == (0.2, 0.2, 0.0)
     assert np.isnan(table.loc["pgd_linf", 4]["auc"]), "M is never wrong"
-    assert np.isnan(table.loc["none", 0]["auc"]) and table.loc["none", 0]["m"] == 1
-    # Images 8 and 9 by K alone, 0 to 5 by the joint attack.
+    assert np.isnan(table.loc["none", 0]["auc"]) and table.loc["none", 0]["wrong"] == 0
+    # Images 8 and 9 by K alone, 0 to 5 by the joint attack; UM is wrong on all by K alone.
     assert table.loc["any_linf", 4]["success_50"] == 0.8
+    assert (table.loc["any_linf", 4]["um"], table.loc["any_linf", 4]["wrong"]) == (0.0, 1.0)
+    # At 8 M alone succeeds on image 9, and what succeeded at 4 still counts.
+    assert table.loc["pgd_linf", 8]["success_50"] == 0.1
+    assert table.loc["any_linf", 8]["success_50"] == 0.8
+
+
+def test_cells_of_different_images_are_not_joined(rows):
+    with pytest.raises(InputError, match="different images"):
+        adaptive_numbers([*rows, *(row_set(d, "joint_linf", 2, 4, 8, scores=[0.1] * 8) for d in ("um", "algorithm1"))])
+
+
+def test_the_plausibility_line_compares_a_budget_with_its_half(rows, tmp_path):
+    table, _ = adaptive_tables(Results(tmp_path / "mini", {"adaptive": rows}))
+    assert "ResNet50 CS3a, L∞ ε=8: 0.00, and 0.00 at half of it" in table.notes[1]
+
+
+EFFORTS = {(10, 1): 3, (20, 1): 2, (40, 1): 6, (40, 2): 5, (40, 4): 7}
+
+
+@pytest.fixture
+def efforts():
+    """Steps and runs of which so many of ten images come out wrong and unflagged, at epsilon 2 and one more at 4."""
+    made = [row_set("um", "none", 0, 10, split="val", scores=BENIGN_SCORES)]
+    for epsilon, more in ((2.0, 0), (4.0, 1)):
+        for (iterations, restarts), successes in EFFORTS.items():
+            wrong = successes + more
+            made.append(
+                row_set(
+                    *("um", "joint_linf", epsilon, 10 - wrong),
+                    **{"scores": [0.0] * 10, "split": "val"},
+                    threat={"iterations": iterations, "restarts": restarts, "knows": ["K", "M"]},
+                )
+            )
+    return made
+
+
+def test_efforts_by_hand(efforts):
+    table = effort_numbers(efforts).set_index(["epsilon_255", "iterations", "restarts"])
+    assert table["success_5"].loc[2.0].to_dict() == {effort: n / 10 for effort, n in EFFORTS.items()}
+    # Who makes 20 steps may make 10 as well; rows are wrong from the last image on, so the larger set counts.
+    assert table["success_so_far"].loc[2.0].to_dict() == {
+        **{(10, 1): 0.3, (20, 1): 0.3, (40, 1): 0.6},
+        **{(40, 2): 0.6, (40, 4): 0.7},
+    }
+    with pytest.raises(InputError, match="--effort"):
+        effort_numbers(efforts[1:])
+
+
+def trial(image, solved=True, distance=0.2):
+    return {"image": image, "solved": solved, "by_chance": False, "distance": distance, "iterations": 9}
+
+
+def test_the_tables_of_effort_and_of_the_binarisation_test(efforts, tmp_path):
+    threat = {"attack": "joint_linf", "epsilon_255": 4.0, "iterations": 40, "restarts": 2}
+    trials = {
+        "normal": [trial(str(n), n != 0) for n in range(20)],
+        "inverted": [trial(str(n), distance=0.0) for n in range(20)],
+    }
+    write_json(
+        tmp_path / "mini" / "rows" / "binarisation.json", [{"threat": threat, "model": "resnet50", "trials": trials}]
+    )
+    results = Results(tmp_path / "mini", {"adaptive_effort": efforts})
+    effort, problems = check_tables(results)
+    assert "| ResNet50 | CS3a | M and K, joint, L∞ ε=2 | 20 | 1 | 0.20 [0.06, 0.51] | 0.30 | 0.20 | 0.20 |" in markdown(
+        effort
+    )
+    text = markdown(problems)
+    assert "| ResNet50 | normal | M and K, joint, L∞ ε=4 | 40 | 2 | 0.95 [0.76, 0.99] | 0.00 | 1.00 |" in text
+    assert "| ResNet50 | inverted | M and K, joint, L∞ ε=4 | 40 | 2 | 1.00 [0.84, 1.00] | 0.00 | 0.00 |" in text
+    (figure,) = {path for path in write_figures(results) if path.suffix == ".png"}
+    assert figure.name == "figure_effort.png"
+    write_json(tmp_path / "mini" / "rows" / "binarisation.json", [{"trials": 3}])
+    with pytest.raises(InputError, match="holds no trials"):
+        check_tables(results)
 
 
 def test_the_tables_say_that_a_threshold_flags_nothing(rows, tmp_path):
     table, thresholds = adaptive_tables(Results(tmp_path / "mini", {"adaptive": rows}))
     text = markdown(table)
-    assert "| ResNet50 | CS3a | M and K, joint, L∞ ε=4 | 1.00 [0.72, 1.00] | 0.60 | 0.00 | 0.50 |" in text
+    assert "| ResNet50 | CS3a | M and K, joint, L∞ ε=4 | 1.00 [0.72, 1.00] | 0.60 | 1.00 | 0.50 |" in text
     text = markdown(thresholds)
     assert "| ResNet50 | CS3a | 5% | none: nothing is flagged | 0.0 | 0.0 |" in text
     assert "| ResNet50 | CS3a | 50% | 0.500 | 10.0 | 10.0 |" in text

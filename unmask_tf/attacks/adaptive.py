@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from unmask_tf.attacks.pixels import grey_levels, inside
+from unmask_tf.attacks.pixels import grey_levels, inside, whole_levels
 from unmask_tf.attacks.protocol import ATTACKS, Attack, AttackResult, Norm, Target, TargetParts, random_seed
 from unmask_tf.attacks.results import gain
 from unmask_tf.attacks.threat_models import ThreatModel
@@ -125,10 +125,7 @@ class _Search:
     ) -> None:
         self.parts, self.module, self.budget, self.rule, self.losses = parts, module, budget, rule, losses
         self.clean, self.labels = images, np.asarray(labels)
-        levels = np.rint(images * 255.0)
-        if np.abs(images * 255.0 - levels).max() > 1e-3:
-            raise InputError("attacks that know K attack images of 8 bits. Give pixels k / 255.")
-        self.levels = levels.astype(np.float32)
+        self.levels = whole_levels(images)
         n, classes = len(images), len(parts.expected)
         # Of every image a lane to each other class; -1: no part is to be seen.
         goals = [*range(classes)] if module is not None else [-1, *range(classes)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from unmask_tf.attacks.threat_models import Norm, ThreatModel
+from unmask_tf.errors import InputError
 
 ROUNDING = 1e-6
 """Most by which float32 rounding takes an image over budget or box, pixel units (times epsilon where epsilon > 1)."""
@@ -61,6 +62,18 @@ def inside(clean: np.ndarray, delta: np.ndarray, threat: ThreatModel) -> np.ndar
         length = lengths(delta, threat.norm)[:, None, None, None]
         delta = delta * np.minimum(1.0, epsilon / np.maximum(length, 1e-30)).astype(np.float32)
     return np.clip(delta, -clean, np.float32(1) - clean)
+
+
+def whole_levels(images: np.ndarray) -> np.ndarray:
+    """Grey levels float32 of images in [0, 1] that are of 8 bits.
+
+    Raises:
+        InputError: they are not.
+    """
+    levels = np.rint(images * 255.0)
+    if np.abs(images * 255.0 - levels).max() > 1e-3:
+        raise InputError("attacks that know K attack images of 8 bits. Give pixels k / 255.")
+    return levels.astype(np.float32)
 
 
 def grey_levels(levels: np.ndarray, delta: np.ndarray, threat: ThreatModel) -> np.ndarray:

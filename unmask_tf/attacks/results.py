@@ -27,6 +27,23 @@ def gain(logits: np.ndarray, labels: np.ndarray, targets: np.ndarray | None = No
     return loss if targets is None else -loss
 
 
+def system_values(logits: np.ndarray, distances: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """float64 (N,): how good attacked images are against the whole system, higher is better and 1 the best there is.
+
+    Where M is wrong, 1 - d of its answer; else below -1, more the further M is from another answer.
+
+    Args:
+        logits: M's, (N, C).
+        distances: d = 1 - JS of the parts that K sees and each class's, (N, C).
+        labels: true labels, int (N,).
+    """
+    at, answers = np.arange(len(labels)), logits.argmax(axis=1)
+    others = logits.astype(np.float64).copy()
+    others[at, labels] = -np.inf
+    margin = others.max(axis=1) - logits[at, labels]
+    return np.where(answers != labels, 1.0 - distances[at, answers], -1.0 + np.tanh(0.1 * np.minimum(margin, 0.0)))
+
+
 def joined(results: Sequence[AttackResult]) -> AttackResult:
     """The results of consecutive images as one."""
     fields = {name: np.concatenate([getattr(result, name) for result in results]) for name in _OF_EACH_IMAGE}

@@ -233,6 +233,7 @@ class Grid:
         preset: str | None = None,
         at_epsilon_255: float | None = None,
         threat: ThreatModel | None = None,
+        source: str | None = None,
     ) -> Step:
         """One cell: a defence's answers to a split's images, attacked or (`none`, 0) benign.
 
@@ -244,6 +245,7 @@ class Grid:
             preset: the attack's; None: the profile's.
             at_epsilon_255: budget of adversarial training instead of the recipe's.
             threat: instead of the threat model that the preset gives that attack and budget.
+            source: the architecture whose M was attacked, if another one's images are to be answered.
 
         Raises:
             InputError: unknown defence.
@@ -257,7 +259,8 @@ class Grid:
             kind = preset or self.profile.attack.preset
             if threat is None:
                 threat = threat_model(name, epsilon_255, preset=kind, iterations=self.profile.attack.iterations)
-            seen = inputs["attack"] = self.attacked(class_set, model, threat, split, limit, kind)
+            attacked = model if source is None else self.model(class_set, source)
+            seen = inputs["attack"] = self.attacked(class_set, attacked, threat, split, limit, kind)
         plain = next((d for d, e in DEFENCES.items() if e.recipe == needs.recipe and e.answer is trust), defence)
         if needs.classify or defence == plain:
             inputs["model"] = model
@@ -272,6 +275,7 @@ class Grid:
                 limit=limit,
                 preset=preset,
                 threat=threat,
+                source=source,
             )
         extractor = ""
         if needs.parts:

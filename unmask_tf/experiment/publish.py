@@ -32,6 +32,11 @@ def publish_k(folder: Path, name: str, output: Output) -> None:
     write_json(folder / FOLDER / f"{name}.json", read_json(output.path))
 
 
+def publish_all(folder: Path, name: str, outputs: Sequence[Output]) -> None:
+    """Writes what some steps found, each a JSON document, as a list `<name>.json`."""
+    write_json(folder / FOLDER / f"{name}.json", [read_json(output.path) for output in outputs])
+
+
 def run_grid(wanted: Run, crew: Crew | None = None, plugins: Sequence[str] = ()) -> None:
     """Runs a run's grid and publishes its rows, K's evaluation and cases to look at.
 

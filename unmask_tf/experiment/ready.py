@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # Keras is imported when it is needed, so that its log lines 
 
     from unmask_tf.classifiers.classifier import Classifier
     from unmask_tf.defense.extract import Extractor
+    from unmask_tf.defense.white_box import WhiteBox
 
 _IMAGES = {"train": 300, "val": 60}
 _EPOCHS, _RATE = 12, 5e-3
@@ -31,13 +32,25 @@ def part_extractor(run: Run) -> Extractor:
     """
     from unmask_tf.defense.extract import EXTRACTORS
 
+    return EXTRACTORS["mask_rcnn"](_k_weights(run), run.taxonomy, {"config": Grid(run).k_config()})
+
+
+def white_box(run: Run, class_set: str) -> WhiteBox:
+    """K of a run as an attacker who knows it uses it; errors as `part_extractor`."""
+    from unmask_tf.defense.white_box import WhiteBox
+    from unmask_tf.mrcnn.config import Config
+
+    return WhiteBox(Config.from_dict(dict(Grid(run).k_config())), _k_weights(run), run.taxonomy, class_set)
+
+
+def _k_weights(run: Run) -> Path:
     made = Grid(run).k_weights()
     weights = made if isinstance(made, Path) else finished(run, made)
     if weights is None:
         raise InputError(
             f"K is not trained yet. Run: make train-k PROFILE={run.profile.name} DATA=...; or give weights (K_WEIGHTS)."
         )
-    return EXTRACTORS["mask_rcnn"](weights, run.taxonomy, {"config": Grid(run).k_config()})
+    return weights
 
 
 def trained_or_stand_in(run: Run, class_set: str, architecture: str) -> tuple[Classifier, str]:

@@ -13,7 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from unmask_tf.defense.alignment import roc_curve
-from unmask_tf.report.adaptive import adaptive_numbers, figure_adaptive
+from unmask_tf.report.adaptive import figure_adaptive
+from unmask_tf.report.adaptive_checks import EFFORT, figure_effort
+from unmask_tf.report.adaptive_numbers import adaptive_numbers, effort_numbers
 from unmask_tf.report.cells import BENIGN, CLASS_SETS, DEFENCES, MODELS, attack_label, axes, label, rank, setup_labels
 from unmask_tf.report.drawing import panels, save, styled
 from unmask_tf.report.figure1 import figure1, first_case
@@ -286,7 +288,8 @@ def write_figures(results: Results) -> list[Path]:
     found: dict[str, Figure] = {}
     for search in searches(results.find("line_search")):
         found |= {f"figure2{search.suffix}": figure2(search), f"figure3{search.suffix}": figure3(search)}
-    if not found or results.find("grid"):
+    others = found or results.find("adaptive") or results.find(EFFORT)
+    if not others or results.find("grid"):
         if case := first_case(results.gallery):
             found["figure1"] = figure1(case)
         found["figure4"] = figure4(results.accuracy, mean_intervals(results.grid))
@@ -298,4 +301,6 @@ def write_figures(results: Results) -> list[Path]:
             found["figure_classes"] = figure_classes(counted)
     if under_attack := results.find("adaptive"):
         found["figure_adaptive"] = figure_adaptive(adaptive_numbers(under_attack))
+    if efforts := results.find(EFFORT):
+        found["figure_effort"] = figure_effort(effort_numbers(efforts))
     return [path for name in sorted(found) for path in save(found[name], results.folder, name)]

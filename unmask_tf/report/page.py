@@ -32,6 +32,7 @@ _FIGURES = {
     "figure4": "Accuracy under attack per class set",
     "figure5": "ROC curves of the detection",
     "figure_adaptive": "Success of attacks that know K",
+    "figure_effort": "Success over the effort of the attack that knows K",
     "figure_classes": "UM's answers under attack",
     "figure_overlap": "AUC and accuracy over the overlap of parts",
 }
@@ -50,7 +51,10 @@ _SECTIONS = {
         "figure2 figure3 line_search_choice line_search "
         "figure2-madry figure3-madry line_search_choice-madry line_search-madry",
     ),
-    "adaptive": ("An attacker who knows K", "figure_adaptive adaptive adaptive_thresholds"),
+    "adaptive": (
+        "An attacker who knows K",
+        "figure_adaptive adaptive adaptive_thresholds figure_effort adaptive_effort binarisation",
+    ),
     "study": ("The presets of the attacks", "study_means study study_checks"),
 }
 

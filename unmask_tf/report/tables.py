@@ -9,6 +9,7 @@ from pathlib import Path
 from unmask_tf.defense.alignment import operating_point
 from unmask_tf.experiment.rows import RowSet
 from unmask_tf.report.adaptive import adaptive_tables
+from unmask_tf.report.adaptive_checks import check_tables
 from unmask_tf.report.cells import (
     CLASS_SETS,
     DEFENCES,
@@ -192,7 +193,7 @@ def all_tables(results: Results) -> dict[str, Table]:
         tables += [make(results) for make in made]
         tables += [threats_table(results.grid), checks_table(results.grid)]
         tables += [*model_k_tables(results), *overlap_tables(results.overlap)]
-    tables += study_tables(results) + adaptive_tables(results)
+    tables += study_tables(results) + adaptive_tables(results) + check_tables(results)
     for search in searches(results.find("line_search")):
         tables += line_search_tables(search)
     return {table.name: table for table in tables if table.rows}

@@ -86,7 +86,7 @@ def run(settings: Settings, inputs: Mapping[str, Any], output: Path, resources: 
     clean = read_class_images(files.root, files.names, settings.classes, settings.size)
     model = load_m(inputs["model"], settings.classes, resources, resources.input_keys["model"])
     attacked = checked_attack(
-        Target(model, _white_box(settings, inputs, resources)),
+        Target(model, white_box(settings, inputs, resources)),
         clean.images.astype(np.float32) / np.float32(255),
         clean.labels,
         settings.threat,
@@ -124,7 +124,7 @@ def run(settings: Settings, inputs: Mapping[str, Any], output: Path, resources: 
     }
 
 
-def _white_box(settings: Settings, inputs: Mapping[str, Any], resources: Resources) -> Any:
+def white_box(settings: Settings, inputs: Mapping[str, Any], resources: Resources, batch_size: int = 16) -> Any:
     """K for an attack that knows it, kept in the worker's memory; None for any other."""
     if not isinstance(settings, KnowingSettings):
         return None
@@ -135,6 +135,6 @@ def _white_box(settings: Settings, inputs: Mapping[str, Any], resources: Resourc
     weights = inputs["weights"].path if isinstance(inputs["weights"], Output) else inputs["weights"]
     config, classes = dict(settings.k_config), dict(settings.expected)
     taxonomy = Taxonomy(settings.parts, classes, {"all": tuple(classes)})
-    source = (resources.input_keys["weights"], canonical(config), settings.parts, settings.expected)
-    make = lambda: WhiteBox(Config.from_dict(config), weights, taxonomy, "all")  # noqa: E731
+    source = (resources.input_keys["weights"], canonical(config), settings.parts, settings.expected, batch_size)
+    make = lambda: WhiteBox(Config.from_dict(config), weights, taxonomy, "all", batch_size)  # noqa: E731
     return resources.memory.get("white_box", source, make)

@@ -1,0 +1,149 @@
+"""Numbers of the attacks that know K, from rows: how often one succeeds, and what the system is still worth.
+
+An attack on an image succeeds where M is wrong and the image is not flagged. Thresholds come from benign validation
+images of the same M and K, at 5 % and 50 % false positives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from unmask_tf.defense.alignment import auc, benign_threshold, detect, detection_pairs
+from unmask_tf.errors import InputError
+from unmask_tf.experiment.rows import RowSet, describe
+from unmask_tf.report.cells import BENIGN, cell_rank
+
+RATES = (0.05, 0.5)
+"""False positive rates."""
+WORST = "any"
+"""The worst case over all attacks of a norm, at a budget and below."""
+
+
+def norm_of(attack: str) -> str:
+    """`linf` of `joint_linf`."""
+    return attack.rpartition("_")[2]
+
+
+def family_of(attack: str) -> str:
+    """`joint` of `joint_linf`."""
+    return attack.rpartition("_")[0]
+
+
+def threshold_of(validation: RowSet, rate: float) -> float:
+    """The lowest threshold that flags at most that share of the benign images; above 1 where there is none."""
+    return benign_threshold(validation.rows["score"].to_numpy(), rate)[0]
+
+
+def adaptive_numbers(row_sets: Iterable[RowSet]) -> pd.DataFrame:
+    """One row per M, class set, attack and budget.
+
+    Columns: `n`; `success_5` and `success_50`: wrong and not flagged at that rate of false positives; `wrong`: M is;
+    `um`, `algorithm1`: accuracies of K alone and of the whole system; `reject_5`: right or flagged; `auc` of the
+    released protocol (NaN where M is never wrong); `median_iteration` of the attack's best iterate. Attack `any` is the
+    worst case: an image counts where any attack of the norm succeeded on it, at that budget or a smaller one, for an
+    image within a budget is within every larger one.
+
+    Raises:
+        InputError: benign images, or a defence's answers, are missing, or cells are of different images.
+    """
+    by_cell = {(r.header.split, *r.header.cell, r.header.defence): r for r in row_sets}
+    found, outcomes = [], {}
+    for key in sorted({key[1:5] for key in by_cell if key[0] == "test"}, key=cell_rank):
+        model, class_set, attack, epsilon = key
+        try:
+            um, whole = by_cell[("test", *key, "um")], by_cell[("test", *key, "algorithm1")]
+            validation, twins = (by_cell[(split, model, class_set, *BENIGN, "um")] for split in ("val", "test"))
+        except KeyError as missing:
+            raise InputError(f"the rows of {missing.args[0]} are missing. Run: make adaptive") from missing
+        outcome = {
+            "wrong": um.fooled,
+            **{f"success_{100 * rate:g}": _success(um, validation, rate) for rate in RATES},
+            "not_um": ~um.right,
+            "not_algorithm1": ~whole.right,
+        }
+        if attack != "none":
+            _same_images(um, twins)
+            outcomes.setdefault((model, class_set, norm_of(attack)), []).append((epsilon, outcome))
+        row = {"model": model, "class_set": class_set, "attack": attack, "epsilon_255": epsilon, "n": um.n}
+        row |= _shares(outcome) | {"auc": _auc(um, twins)}
+        row["median_iteration"] = um.header.threat.get("best_iteration_median", np.nan)
+        found.append(row)
+    return pd.DataFrame(found + _worst(outcomes))
+
+
+def _success(um: RowSet, validation: RowSet, rate: float) -> np.ndarray:
+    """bool (n,): M is wrong, and the image is not flagged."""
+    return um.fooled & ~detect(um.rows["score"], threshold_of(validation, rate))
+
+
+def _shares(outcome: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """The columns of a row from what became of each image."""
+    shares = {name: float(np.mean(values)) for name, values in outcome.items()}
+    um, whole = 1.0 - shares.pop("not_um"), 1.0 - shares.pop("not_algorithm1")
+    return shares | {"um": um, "algorithm1": whole, "reject_5": 1.0 - shares[f"success_{100 * RATES[0]:g}"]}
+
+
+def _same_images(one: RowSet, other: RowSet) -> None:
+    if list(one.rows["image"]) != list(other.rows["image"]):
+        raise InputError(
+            f"the rows of {describe(one.header)} and {describe(other.header)} are of different images. Run: make "
+            "adaptive, all attacks with the same LIMIT"
+        )
+
+
+def _worst(outcomes: Mapping[tuple, Sequence[tuple[float, Mapping[str, np.ndarray]]]]) -> list[dict]:
+    rows = []
+    for (model, class_set, norm), attacks in outcomes.items():
+        for budget in sorted({epsilon for epsilon, _ in attacks}):
+            within = [outcome for epsilon, outcome in attacks if epsilon <= budget]
+            worst = {name: np.logical_or.reduce([outcome[name] for outcome in within]) for name in within[0]}
+            cell = {"model": model, "class_set": class_set, "attack": f"{WORST}_{norm}", "epsilon_255": budget}
+            rows.append(cell | {"n": len(worst["wrong"])} | _shares(worst))
+    return rows
+
+
+def _auc(attacked: RowSet, twins: RowSet) -> float:
+    benign = twins.rows.set_index("image")["score"].reindex(attacked.rows["image"])
+    columns = attacked.rows["score"], benign, attacked.rows["model_answer"], attacked.rows["true"]
+    scores, labels = detection_pairs(*(column.to_numpy() for column in columns))
+    return auc(scores, labels) if len(labels) and attacked.header.attack != "none" else float("nan")
+
+
+def effort_numbers(row_sets: Iterable[RowSet]) -> pd.DataFrame:
+    """One row per M, class set, budget and effort of the joint attack on validation images.
+
+    Columns: `iterations` of a run, `restarts`, `n`, `success_5`, `success_50`, `wrong`, and `success_so_far`: success
+    at 5 % by any run of that budget with at most as many steps and runs, for who has that many may also make fewer.
+
+    Raises:
+        InputError: the benign images are missing.
+    """
+    row_sets = list(row_sets)
+    benign = {r.header.cell[:2]: r for r in row_sets if r.header.attack == "none"}
+    found, successes = [], []
+    for r in row_sets:
+        if r.header.attack == "none":
+            continue
+        if r.header.cell[:2] not in benign:
+            raise InputError(
+                f"the benign images of {describe(r.header)} are missing. Run: make adaptive EXTRA=--effort"
+            )
+        success = {f"success_{100 * rate:g}": _success(r, benign[r.header.cell[:2]], rate) for rate in RATES}
+        row = dict(zip(("model", "class_set", "attack", "epsilon_255"), r.header.cell, strict=True))
+        row |= {"iterations": r.header.threat["iterations"], "restarts": r.header.threat["restarts"], "n": r.n}
+        found.append(row | {name: float(np.mean(values)) for name, values in success.items()})
+        found[-1]["wrong"] = float(np.mean(r.fooled))
+        successes.append(success[f"success_{100 * RATES[0]:g}"])
+    for row in found:
+        within = [s for other, s in zip(found, successes, strict=True) if _within(other, row)]
+        row["success_so_far"] = float(np.mean(np.logical_or.reduce(within)))
+    return pd.DataFrame(found)
+
+
+def _within(effort: Mapping, other: Mapping) -> bool:
+    """Whether an effort is of the same cell and in no way more than another."""
+    same = all(effort[name] == other[name] for name in ("model", "class_set", "attack", "epsilon_255", "n"))
+    return same and effort["iterations"] <= other["iterations"] and effort["restarts"] <= other["restarts"]
