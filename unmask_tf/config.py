@@ -69,6 +69,7 @@ class Profile:
         defences: names in `DEFENCES`; Table IV's columns.
         adversarial_training: epochs, start and learning rate of adversarial training; a recipe gives its attack.
         limit: at most this many test images of a class set (None: all).
+        k_limit: at most this many of K's test images (None: all).
     """
 
     name: str
@@ -82,6 +83,7 @@ class Profile:
     attack: AttackConfig = field(default_factory=AttackConfig)
     part_detector: PartDetectorConfig
     limit: int | None = None
+    k_limit: int | None = None
 
 
 _MINI = Profile(

@@ -322,7 +322,9 @@ class Grid:
         if not part_files(self.run.root, "test")[0].is_file() or self.profile.part_detector.extractor != "mask_rcnn":
             return None
         annotations, images = self.run.part_images("test")
-        settings = evaluate_k.Settings(config=self.k_config(), parts=self.run.taxonomy.parts, limit=self.profile.limit)
+        settings = evaluate_k.Settings(
+            config=self.k_config(), parts=self.run.taxonomy.parts, limit=self.profile.k_limit
+        )
         inputs = {"weights": self.k_weights(), "annotations": annotations, "images": images}
         return Step("evaluate_k", f"k_{self.run.data}_test", settings, inputs)
 

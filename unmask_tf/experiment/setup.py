@@ -128,7 +128,7 @@ def prepare(
     if limit is not None:
         if limit < 1:
             raise InputError(f"limit is {limit}. Give a number of test images of a class set, 1 or more.")
-        settings = replace(settings, limit=limit)
+        settings = replace(settings, limit=limit, k_limit=limit)
     root = Path(data) if data is not None else ROOT / "dataset" / settings.data
     if data is not None:
         settings = replace(settings, data=root.resolve().name)
