@@ -68,7 +68,7 @@ def error_of(capsys, *arguments):
 
 
 def test_there_is_a_command_for_every_stage():
-    others = {"inspect", "demo", "claims", "contact-sheet", "versions", "tiny"}
+    others = {"inspect", "demo", "claims", "zoo", "contact-sheet", "versions", "tiny"}
     assert set(cli.commands) == STAGES | DATA_COMMANDS | FETCHES | others
     for stage in STAGES:
         names = {option.lstrip("-") for parameter in cli.commands[stage].params for option in parameter.opts}

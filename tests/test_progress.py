@@ -1,9 +1,12 @@
 """What a user sees while something takes long, on a terminal and in a log file."""
 
 import io
+import subprocess
+import sys
 import time
 
 from unmask_tf import progress
+from unmask_tf.places import ROOT
 from unmask_tf.progress import Progress, busy
 
 
@@ -40,6 +43,27 @@ def test_nothing_is_silent_while_nothing_moves(monkeypatch, capsys):
     assert len(lines) >= 3 and set(lines) == {"loading, 00:00"}
     time.sleep(0.15)
     assert capsys.readouterr().err == "", "it goes on after its end"
+
+
+def test_what_is_soon_over_leaves_no_line_in_a_log_file(capsys):
+    with busy("loading"):
+        pass
+    assert capsys.readouterr().err == ""
+
+
+def test_the_clock_is_seen_while_a_library_s_import_is_silenced():
+    code = """
+import os, time
+from unmask_tf import progress
+from unmask_tf.experiment.quiet import _no_standard_error
+progress._LINES = 0.05
+with progress.busy("loading"):
+    with _no_standard_error():
+        os.write(2, b"noise")
+        time.sleep(0.4)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert set(done.stderr.splitlines()) == {"loading, 00:00"}
 
 
 def test_a_terminal_keeps_its_bar_and_its_clock_runs(monkeypatch):
