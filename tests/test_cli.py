@@ -75,6 +75,16 @@ def test_there_is_a_command_for_every_stage():
         assert names >= OPTIONS, stage
 
 
+def test_help_tells_what_each_command_does_in_full(capsys):
+    assert main(["--help"]) == 0
+    listed = capsys.readouterr().out.partition("Commands:")[2]
+    assert "..." not in listed and "tiny" not in listed
+    for name, command in cli.commands.items():
+        if not command.hidden:
+            sentence = " ".join(command.help.split("\n\n")[0].split()).partition(". ")[0].rstrip(".")
+            assert f"{name} {sentence}" in " ".join(listed.split())
+
+
 def test_help_imports_no_heavy_library():
     script = (
         "import sys; from unmask_tf.cli import main\n"

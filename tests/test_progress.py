@@ -66,10 +66,15 @@ with progress.busy("loading"):
     assert set(done.stderr.splitlines()) == {"loading, 00:00"}
 
 
-def test_a_terminal_keeps_its_bar_and_its_clock_runs(monkeypatch):
+def test_a_terminal_keeps_its_bar_and_its_clock_runs(monkeypatch, capsys):
     terminal = _Terminal()
     monkeypatch.setattr("sys.stderr", terminal)
     monkeypatch.setattr(progress, "_REDRAWN", 0.05)
-    with Progress(total=4, desc="drawing"):
+    with Progress(total=4, desc="drawing") as bar:
         time.sleep(0.3)
-    assert terminal.getvalue().count("\rdrawing:   0%|") >= 3
+        assert terminal.getvalue().count("\rdrawing:   0%|") >= 3
+        bar.tell("one is done")
+        # The bar is wiped before the line, and drawn again after it.
+        assert capsys.readouterr().out == "one is done\n"
+        wiped, drawn = terminal.getvalue().rstrip().split("\r")[-2:]
+        assert not wiped.strip() and drawn.startswith("drawing:   0%|")

@@ -77,6 +77,15 @@ class Progress(tqdm):
         while not self._ended.wait(_REDRAWN if self._terminal else _LINES):
             self.refresh()
 
+    def tell(self, text: str) -> None:
+        """Prints a line, above the bar where there is one."""
+        with self.get_lock():
+            if self._terminal:
+                self.clear(nolock=True)
+            print(text, flush=True)
+            if self._terminal:
+                self.refresh(nolock=True)
+
     def close(self) -> None:
         """Ends the clock, and the bar."""
         self._ended.set()
