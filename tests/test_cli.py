@@ -68,11 +68,21 @@ def error_of(capsys, *arguments):
 
 
 def test_there_is_a_command_for_every_stage():
-    others = {"inspect", "demo", "claims", "contact-sheet", "versions", "tiny"}
+    others = {"inspect", "demo", "claims", "zoo", "contact-sheet", "versions", "tiny"}
     assert set(cli.commands) == STAGES | DATA_COMMANDS | FETCHES | others
     for stage in STAGES:
         names = {option.lstrip("-") for parameter in cli.commands[stage].params for option in parameter.opts}
         assert names >= OPTIONS, stage
+
+
+def test_help_tells_what_each_command_does_in_full(capsys):
+    assert main(["--help"]) == 0
+    listed = capsys.readouterr().out.partition("Commands:")[2]
+    assert "..." not in listed and "tiny" not in listed
+    for name, command in cli.commands.items():
+        if not command.hidden:
+            sentence = " ".join(command.help.split("\n\n")[0].split()).partition(". ")[0].rstrip(".")
+            assert f"{name} {sentence}" in " ".join(listed.split())
 
 
 def test_help_imports_no_heavy_library():
