@@ -26,7 +26,9 @@ from PIL import Image
 from turns import Worker
 
 from unmask_tf.errors import InputError
+from unmask_tf.experiment.quiet import import_quietly
 from unmask_tf.files import read_json, sha256, write_json
+from unmask_tf.mrcnn.engines import choose, instruction_sets
 
 ROOT = Path(__file__).resolve().parents[1]
 HERE = Path(__file__).resolve().parent
@@ -151,7 +153,12 @@ def machine() -> dict[str, Any]:
     if Path("/proc/cpuinfo").is_file():
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
-    return {"system": platform.system(), "processor": model or platform.machine(), "cores": os.cpu_count()}
+    return {
+        "system": platform.system(),
+        "processor": model or platform.machine(),
+        "cores": os.cpu_count(),
+        "instruction_sets": ", ".join(instruction_sets()),
+    }
 
 
 def original_python(given: str) -> Path | None:
@@ -272,6 +279,9 @@ def main() -> int:
     except (InputError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    import_quietly()
+    chosen = choose()
+    print(f"[bench-k] {record['machine']}\n[bench-k] auto is {chosen.engine}: {chosen.why}")
     show(summary(record))
     print(f"[bench-k] {arguments.record}")
     return 0

@@ -22,12 +22,12 @@ REPOSITORY = Path(__file__).parents[1]
 FAKE_SCIENCE = REPOSITORY / "tests" / "experiment"
 STAGES = {
     *("data", "train-k", "evaluate-k", "train-m", "attack", "evaluate", "tables", "figures", "report", "compare"),
-    *("reproduce", "adversarial-training", "adaptive", "study", "release-k", "release-m"),
+    *("reproduce", "adversarial-training", "adaptive", "study", "release-k", "release-m", "quantize-k"),
 }
 DATA_COMMANDS = {"pascal-part", "class-images", "check-data", "croissant"}
 OPTIONS = {
     *("profile", "data", "limit", "k-weights", "results", "class-sets", "architectures", "attacks", "attack-preset"),
-    *("defences", "extractor", "plugins", "workers", "threads", "ray"),
+    *("defences", "extractor", "engine", "plugins", "workers", "threads", "ray"),
 }
 
 FETCHES = {"fetch", "flickr", "near-duplicates", "leaks"}
@@ -135,6 +135,7 @@ def test_a_class_set_the_data_does_not_know_is_named(capsys, data):
         ("--attack-preset", "strong"),
         ("--defences", "algorithm1"),
         ("--extractor", "mask_rcnn"),
+        ("--engine", "openvino_bfloat16"),
     ],
 )
 def test_an_unknown_name_is_refused_with_the_known_ones_before_anything_is_run(capsys, data, tmp_path, option, known):

@@ -40,6 +40,7 @@ _OPTIONS = (
     click.option("--defences", default="", help="Such as none,at,um; default: the profile's."),
     click.option("--extractor", help="The part extractor; default: the profile's."),
     click.option("--k-preset", help="Another K, such as mini_robust; default: the profile's."),
+    click.option("--engine", help="What computes K: tensorflow (default), openvino, openvino_bfloat16 or auto."),
     click.option("--at-epochs", type=int, help="At most this many epochs of adversarial training; default: profile's."),
     click.option("--plugins", default="", help="Your modules, imported first, which add entries to the tables."),
     click.option("--workers", type=int, help="Worker processes; default: one a core, at most 4; 0: none."),
@@ -251,6 +252,16 @@ def release_k(out: Path | None, **options: Any) -> None:
     ) as bar:
         path, scores = release(_prepared(options), out or WEIGHTS_FOLDER, lambda share: bar.update(share - bar.n))
     click.echo(f"[release-k] {path}: " + ", ".join(f"{part} {score:g}" for part, score in scores.items()))
+
+
+@cli.command("quantize-k")
+@_run_options
+@click.option("--images", default=100, show_default=True, help="How many of K's training images to look at.")
+def quantize_k(images: int, **options: Any) -> None:
+    """Write the run's K in 8-bit integers beside its weights, for the engine openvino_int8."""
+    from unmask_tf.experiment.release import quantize_k as write
+
+    click.echo(f"[quantize-k] {write(_prepared(options), images)}")
 
 
 @cli.command("adversarial-training")

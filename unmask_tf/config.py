@@ -46,6 +46,7 @@ class PartDetectorConfig:
         initial: file that K's training starts from, in mask_rcnn_weights/ or in the data's weights/; None: none.
         train_limit: at most this many images to train K on (None: all).
         chunk: images of one step of extraction.
+        engine: what computes mask_rcnn; its name belongs to the steps' keys (`mrcnn.engines`).
     """
 
     extractor: str = "mask_rcnn"
@@ -54,6 +55,7 @@ class PartDetectorConfig:
     initial: str | None = None
     train_limit: int | None = None
     chunk: int = 512
+    engine: str = "tensorflow"
 
 
 @dataclass(frozen=True, kw_only=True)
