@@ -320,7 +320,7 @@ def adaptive(
     """The defence against an attacker who knows K: rows, table and curves."""
     from unmask_tf.experiment import adaptive as experiment
     from unmask_tf.experiment.publish import publish, publish_all
-    from unmask_tf.report.adaptive import adaptive_tables
+    from unmask_tf.report.adaptive import NAME, ROBUST, adaptive_tables
     from unmask_tf.report.adaptive_checks import check_tables
     from unmask_tf.report.figures import write_figures
     from unmask_tf.report.results import Results
@@ -339,7 +339,8 @@ def adaptive(
         efforts = {"iterations": iterations, "restarts": restarts}
         given = {name: value for name, value in efforts.items() if value is not None}
         steps = experiment.adaptive(run, _names(families), epsilons_255=budgets, **given)
-        publish(run.folder, "adaptive", steps, _run(run, options, steps))
+        bundle = ROBUST if options["k_preset"] else NAME
+        publish(run.folder, bundle, steps, _run(run, options, steps))
     results = Results(run.folder)
     made = write_tables(results, {table.name: table for table in (*adaptive_tables(results), *check_tables(results))})
     curves = results.find("adaptive") or results.find("adaptive_effort")
