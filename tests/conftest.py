@@ -51,6 +51,12 @@ def pytest_configure(config):
     config.pluginmanager.register(_Patience(), "patience")
 
 
+@pytest.fixture(autouse=True)
+def _no_clock(monkeypatch):
+    """What a command prints depends on no machine's speed: the lines that say that it is still at work are left out."""
+    monkeypatch.setattr("unmask_tf.progress._LINES", 3600.0)
+
+
 @pytest.fixture(scope="session")
 def tiny_release(tmp_path_factory):
     """A tiny run with an evaluated MobileNetV2 of cs3a and the shipped K of profile mini, and the M released from it.
