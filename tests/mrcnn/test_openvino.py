@@ -67,7 +67,7 @@ def test_images_of_several_sizes(tiny_config, randomize, tmp_path, photographs, 
 
 
 @pytest.mark.parametrize(
-    "more", [{"PER_CLASS_DETECTIONS": True, "DETECTION_MIN_CONFIDENCE": 0.3}, {"BACKBONE": "mobilenet_v2"}]
+    "more", [{"PER_CLASS_DETECTIONS": True}, {"BACKBONE": "mobilenet_v2"}]
 )
 def test_other_settings(tiny_config, randomize, tmp_path, photographs, more):
     config, weights = made(tiny_config(**more, TRAIN_BN=False), randomize, tmp_path)
