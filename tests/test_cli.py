@@ -16,6 +16,7 @@ from unmask_tf.config import PROFILES
 from unmask_tf.experiment.rows import read_bundle
 from unmask_tf.experiment.setup import prepare, read_taxonomy
 from unmask_tf.files import read_json, sha256
+from unmask_tf.mrcnn import engines
 from unmask_tf.taxonomy import Taxonomy
 
 REPOSITORY = Path(__file__).parents[1]
@@ -201,6 +202,25 @@ def test_each_stage_asks_for_its_own_steps(data, tmp_path, asked):
     assert kinds("adversarial-training", "--epsilons", "2,4") == ["answer"] * 2 * 9
     assert [step.settings.split for step in asked] == ["val"] * 18
     assert main(["evaluate-k", *where]) == 0
+
+
+def test_the_engine_belongs_to_the_steps_and_rows_unless_it_is_the_reference(data, tmp_path, asked, monkeypatch):
+    where = ["--data", str(data), "--results", str(tmp_path / "results"), "--architectures", "vgg16"]
+    monkeypatch.setattr(engines, "installed", lambda package: True)
+    monkeypatch.setattr("tensorflow.config.list_physical_devices", lambda kind=None: [])
+
+    def extraction(*options):
+        asked.clear()
+        assert main(["evaluate", "--defences", "um", *options, *where]) == 130
+        answer = next(step for step in asked if step.kind == "answer" and step.settings.defence == "um")
+        return answer.settings.extractor, answer.inputs["parts_000000"].settings.options.get("engine")
+
+    assert extraction() == extraction("--engine", "tensorflow") == ("mask_rcnn", None)
+    assert extraction("--engine", "auto") == ("mask_rcnn openvino", "openvino")
+
+
+def test_tables_are_not_made_with_a_quantized_k(capsys, data):
+    assert "no step's key covers" in error_of(capsys, "evaluate", "--engine", "openvino_int8", "--data", data)
 
 
 def test_a_broken_taxonomy_is_named(capsys, data):
