@@ -53,6 +53,14 @@ def _names(numbers: pd.Series, level: str) -> list[str]:
     return list(dict.fromkeys(attacked(numbers).index.get_level_values(level)))
 
 
+def _shared(numbers: pd.Series, level: str, other: str) -> pd.Series:
+    """The cells whose value of `level` occurs with every value of `other`: what may be compared over `other`."""
+    pairs = set(zip(*(numbers.index.get_level_values(name) for name in (level, other)), strict=True))
+    wanted, against = ({pair[i] for pair in pairs} for i in (0, 1))
+    everywhere = {value for value in wanted if all((value, each) in pairs for each in against)}
+    return numbers[numbers.index.get_level_values(level).isin(everywhere)]
+
+
 def _points(name: str) -> _Test:
     def test(accuracy: pd.Series, _: pd.Series) -> tuple:
         value = means(accuracy)[name]
@@ -76,10 +84,13 @@ def _leaves_little(attack: str) -> _Test:
 
 
 def _more(higher: dict[str, Any], lower: dict[str, Any], of: str = "accuracy") -> _Test:
-    """The mean over the cells `higher` is above that over the cells `lower`."""
+    """The mean over the cells `higher` is above that over the cells `lower`; of class sets, for M's that have both."""
 
     def test(accuracy: pd.Series, auc: pd.Series) -> tuple:
-        a, b = (_mean(auc if of == "auc" else accuracy, **where) for where in (higher, lower))
+        numbers = auc if of == "auc" else accuracy
+        if sets := {where["class_set"] for where in (higher, lower) if "class_set" in where}:
+            numbers = _shared(numbers[numbers.index.get_level_values("class_set").isin(sets)], "model", "class_set")
+        a, b = (_mean(numbers, **where) for where in (higher, lower))
         return [a, b], f"{a:.3f} and {b:.3f}", a > b
 
     return test
@@ -98,7 +109,8 @@ def _benign_cost(accuracy: pd.Series, _: pd.Series) -> tuple:
 
 
 def _same_for_every_model(accuracy: pd.Series, _: pd.Series) -> tuple:
-    left = [_mean(accuracy, model=name) for name in _names(accuracy, "model")]
+    shared = _shared(accuracy, "class_set", "model")
+    left = [_mean(shared, model=name) for name in _names(shared, "model")]
     apart = max(left) - min(left) if len(left) > 1 else np.nan
     return [apart, *left], f"{apart:.3f} apart", apart <= 0.03 + _ROUNDING
 
