@@ -2,13 +2,14 @@
 
 import json
 
+import pandas as pd
 import pytest
 from made_rows import grid, published_rows, write
 
 from unmask_tf.cli import main
 from unmask_tf.errors import InputError
 from unmask_tf.experiment.setup import ROOT
-from unmask_tf.report.claims import evaluate_claims
+from unmask_tf.report.claims import _more, _same_for_every_model, evaluate_claims
 from unmask_tf.report.claims_list import TABLE, claims_markdown, claims_of, misses
 from unmask_tf.report.document_claims import check
 from unmask_tf.report.results import Results
@@ -45,3 +46,13 @@ def test_a_folder_without_rows_is_reported(tmp_path):
     write(tmp_path / "unknown", grid=published_rows(n=4)[:1])
     with pytest.raises(InputError, match="no rows of a profile that claims.json names"):
         claims_of(tmp_path)
+
+
+def test_class_sets_and_models_are_compared_where_both_have_cells():
+    index = ["model", "class_set", "attack", "epsilon_255", "defence"]
+    cells = {("a", "cs3a"): 0.9, ("a", "cs3b"): 0.8, ("b", "cs3a"): 0.2}
+    rows = [(*cell, "pgd_linf", 8.0, "um", value) for cell, value in cells.items()]
+    accuracy = pd.DataFrame(rows, columns=[*index, "value"]).set_index(index)["value"]
+    # Of b there is no CS3b, so that a alone says which class set is easier, and CS3a alone which M is.
+    assert _more({"class_set": "cs3a"}, {"class_set": "cs3b"})(accuracy, accuracy)[0] == pytest.approx([0.9, 0.8])
+    assert _same_for_every_model(accuracy, accuracy)[0] == pytest.approx([0.7, 0.9, 0.2])
