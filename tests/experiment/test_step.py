@@ -10,6 +10,7 @@ from small_runs import smaller
 from unmask_tf import config
 from unmask_tf.errors import InputError
 from unmask_tf.experiment import setup
+from unmask_tf.experiment.adaptive import binarisation
 from unmask_tf.experiment.grid import Grid
 from unmask_tf.experiment.kinds import KINDS
 from unmask_tf.experiment.runner import ordered
@@ -19,11 +20,17 @@ from unmask_tf.mrcnn import config as mrcnn_config
 from unmask_tf.mrcnn import schedules
 
 
+def every_kind(run):
+    """A small grid whose K is trained by the run, and a kind that the grid does not have."""
+    run = replace(smaller(run), k_weights=None)
+    grid = Grid(run)
+    return ordered([*grid.answers(), grid.evaluate_k(), *binarisation(run, 3)])
+
+
 @pytest.fixture
 def steps(make_run):
-    """Every kind of step: a small grid whose K is trained by the run."""
-    grid = Grid(replace(smaller(make_run()), k_weights=None))
-    found = ordered([*grid.answers(), grid.evaluate_k()])
+    """Every kind of step."""
+    found = every_kind(make_run())
     assert {step.kind for step in found} == set(KINDS)
     return found
 
@@ -161,8 +168,7 @@ def test_the_name_of_a_step_and_the_place_of_its_files_are_no_part_of_the_key(st
     renamed = copied(steps, None, None)
     renamed = [Step(s.kind, s.name + "x", s.settings, s.inputs) for s in renamed]
     os.rename(home / "data", home / "elsewhere")
-    grid = Grid(replace(smaller(make_run(data=home / "elsewhere")), k_weights=None))
-    moved = ordered([*grid.answers(), grid.evaluate_k()])
+    moved = every_kind(make_run(data=home / "elsewhere"))
     # Rows name the data, so answers differ; all else is the same.
     differ = changed_keys(keys_of(moved), keys_of(moved))
     assert differ == set()
