@@ -18,6 +18,7 @@ ATTACKS       ?=
 ATTACK_PRESET ?=
 DEFENCES      ?=
 EXTRACTOR     ?=
+K_PRESET      ?=
 AT_EPOCHS     ?=
 
 # Results whose rows are enough for tables, figures and report: nothing is run first (ROWS=results/reference).
@@ -69,6 +70,7 @@ RUN    = --profile '$(PROFILE)' $(if $(DATA),--data '$(DATA)') $(if $(LIMIT),--l
 	$(if $(PLUGINS),--plugins '$(PLUGINS)') $(if $(CLASS_SETS),--class-sets '$(CLASS_SETS)') \
 	$(if $(ARCHITECTURES),--architectures '$(ARCHITECTURES)') $(if $(ATTACKS),--attacks '$(ATTACKS)') $(if $(ATTACK_PRESET),--attack-preset '$(ATTACK_PRESET)') \
 	$(if $(DEFENCES),--defences '$(DEFENCES)') $(if $(EXTRACTOR),--extractor '$(EXTRACTOR)') \
+	$(if $(K_PRESET),--k-preset '$(K_PRESET)') \
 	$(if $(AT_EPOCHS),--at-epochs '$(AT_EPOCHS)') $(EXTRA)
 
 BUILT   = $(if $(DATA),--data '$(DATA)')
@@ -80,7 +82,7 @@ FROM_ROWS = $(if $(ROWS),--profile '$(PROFILE)' --results '$(ROWS)' $(EXTRA),$(R
 HAVE_GPU = $(shell nvidia-smi -L 2>/dev/null | head -n 1)
 MARKS    = not slow$(if $(UNMASK_PHOTOS),, and not photos)$(if $(HAVE_GPU),, and not gpu)
 
-STAGES := data train-k evaluate-k train-m adversarial-training attack evaluate tables figures report compare claims reproduce study adaptive release-k release-m contact-sheet versions fetch flickr near-duplicates leaks
+STAGES := data train-k evaluate-k train-m adversarial-training attack evaluate tables figures report compare claims zoo reproduce study adaptive release-k release-m contact-sheet versions fetch flickr near-duplicates leaks
 .PHONY: help setup $(STAGES) inspect demo docs bench bench-attacks notebooks notebooks-env golden test test-kernels lint clean bench-k bench-k-training pascal-part class-images check-data croissant bench-full
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -88,7 +90,7 @@ STAGES := data train-k evaluate-k train-m adversarial-training attack evaluate t
 help: ## list the targets
 	@echo 'make TARGET [PROFILE=mini|mini-full|photos|paper] [DATA=folder] [LIMIT=images] [K_WEIGHTS=file] [WORKERS=n]'
 	@echo '            [RAY=auto|address] [PLUGINS=module] [CLASS_SETS=a,b] [ARCHITECTURES=a,b] [ATTACKS=a,b] [ATTACK_PRESET=name]'
-	@echo '            [DEFENCES=a,b] [EXTRACTOR=name] [AT_EPOCHS=n] [IMAGE="files"] [EXTRA=options]'
+	@echo '            [DEFENCES=a,b] [EXTRACTOR=name] [K_PRESET=name] [AT_EPOCHS=n] [IMAGE="files"] [EXTRA=options]'
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
 		while IFS='|' read -r name text; do printf '  %-20s %s\n' "$$name" "$$text"; done
 
@@ -157,6 +159,9 @@ compare: setup ## compare the results with the paper's; with K_WEIGHTS=file, tha
 
 claims: setup ## test every claim on the committed rows, or on ROWS=results; writes CLAIMS.md, fails on a miss
 	$(UNMASK) claims $(if $(ROWS),--results '$(ROWS)') $(EXTRA)
+
+zoo: setup ## renew the table of shipped weights in mask_rcnn_weights/README.md
+	$(UNMASK) zoo
 
 study: setup ## M's accuracy under the four presets of the attacks: where the paper's numbers come from
 	$(UNMASK) study $(RUN)

@@ -38,10 +38,11 @@ ORIGINAL = "original"
 VARIANTS: dict[str, dict[str, Any]] = {
     ORIGINAL: {},
     "detect": {"masks": True},
-    "extract": {"batch_size": 1},
-    "extract-batch4": {"batch_size": GROUP},
-    "bfloat16": {"batch_size": 1, "dtype": "bfloat16"},
-    "bfloat16-cropped": {"batch_size": 1, "dtype": "bfloat16", "crop_canvas": True},
+    "extract": {"batch_size": 1, "engine": "tensorflow"},
+    "extract-batch4": {"batch_size": GROUP, "engine": "tensorflow"},
+    "openvino": {"batch_size": 1, "engine": "openvino"},
+    "openvino-bfloat16": {"batch_size": 1, "engine": "openvino_bfloat16"},
+    "openvino-int8": {"batch_size": 1, "engine": "openvino_int8"},
 }
 
 

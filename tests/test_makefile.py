@@ -12,7 +12,7 @@ import pytest
 REPOSITORY = Path(__file__).parents[1]
 TARGETS = [
     *("help", "setup", "data", "train-k", "evaluate-k", "train-m", "attack", "evaluate", "tables", "figures"),
-    *("report", "claims"),
+    *("report", "claims", "zoo"),
     *("reproduce", "compare", "notebooks", "test", "lint", "bench", "clean", "golden", "contact-sheet"),
     "notebooks-env",
     *("inspect", "demo", "docs", "release-k", "release-m", "fetch", "flickr", "near-duplicates", "leaks"),

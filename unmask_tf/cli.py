@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,11 +19,13 @@ from unmask_tf.config import PROFILES
 from unmask_tf.errors import InputError
 from unmask_tf.inspection.command import demo, inspect
 from unmask_tf.memory import keep_freed_memory
+from unmask_tf.progress import NO_GPU, Progress, busy
 
 if TYPE_CHECKING:
     from unmask_tf.experiment.runner import Crew
     from unmask_tf.experiment.setup import Run
     from unmask_tf.experiment.step import Output, Step
+    from unmask_tf.report.results import Results
 
 _OPTIONS = (
     click.option("--profile", default="mini", show_default=True, help=f"One of: {', '.join(PROFILES)}."),
@@ -36,6 +39,7 @@ _OPTIONS = (
     click.option("--attack-preset", help="released, written, eq1 or strong; default: the profile's."),
     click.option("--defences", default="", help="Such as none,at,um; default: the profile's."),
     click.option("--extractor", help="The part extractor; default: the profile's."),
+    click.option("--k-preset", help="Another K, such as mini_robust; default: the profile's."),
     click.option("--at-epochs", type=int, help="At most this many epochs of adversarial training; default: profile's."),
     click.option("--plugins", default="", help="Your modules, imported first, which add entries to the tables."),
     click.option("--workers", type=int, help="Worker processes; default: one a core, at most 4; 0: none."),
@@ -52,10 +56,23 @@ def _run_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(click.Group):
+    """A group whose help tells each command's first sentence in full."""
+
+    def format_commands(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        shown = [(name, self.commands[name]) for name in self.list_commands(context)]
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, one.get_short_help_str(200)) for name, one in shown if not one.hidden])
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="unmask_tf")
 def cli() -> None:
-    """UnMask: detect and undo adversarial attacks by the parts an image shows."""
+    """UnMask: detect and undo adversarial attacks by the parts an image shows.
+
+    Begin with `demo`, or with `inspect photo.jpg` for your own photograph; both work offline. Results go to the folder
+    results/, below the checkout or the present folder. COMMAND --help tells a command's options.
+    """
 
 
 for _command in (inspect, demo, *DATA_COMMANDS, *FETCH_COMMANDS):
@@ -198,13 +215,13 @@ def train_k(**options: Any) -> None:
     if target is not None and listed_sha256(target) is not None:
         raise InputError(f"{target} is a shipped file, which no training may replace. Give another place.")
     run = _prepared(options | {"k_weights": None})
-    step = Grid(run).train_k()
-    output = _run(run, options, [step])[step]
-    path = output.path
+    made, training = Grid(run).k_weights(), Grid(run).train_k()
+    outputs = _run(run, options, [training, made])
+    path = outputs[made].path
     if target is not None:
         write_bytes(target, path.read_bytes())
         path = target
-    write_json(path.with_suffix(".log.json"), output.header()["info"]["log"])
+    write_json(path.with_suffix(".log.json"), outputs[training].header()["info"]["log"])
     click.echo(f"[train-k] {path} (use it with K_WEIGHTS=file)")
 
 
@@ -226,12 +243,10 @@ def release_m(out: Path | None, **options: Any) -> None:
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for the files; default: mask_rcnn_weights/.")
 def release_k(out: Path | None, **options: Any) -> None:
     """Write the run's K with the scores of its parts, chosen on validation images as K detects now."""
-    from tqdm import tqdm
-
     from unmask_tf.experiment.release import release_k as release
     from unmask_tf.experiment.setup import WEIGHTS_FOLDER
 
-    with tqdm(
+    with Progress(
         total=1.0, desc="validation images", leave=False, bar_format="{l_bar}{bar}| {elapsed}<{remaining}"
     ) as bar:
         path, scores = release(_prepared(options), out or WEIGHTS_FOLDER, lambda share: bar.update(share - bar.n))
@@ -247,15 +262,12 @@ def adversarial_training(recipe: str, epsilons: str, images: int | None, **optio
     """Line search over adversarial training's epsilon, on validation images: Figures 2 and 3."""
     from unmask_tf.experiment.line_search import line_search
     from unmask_tf.experiment.publish import publish
-    from unmask_tf.report.figures import write_figures
     from unmask_tf.report.results import Results
-    from unmask_tf.report.tables import write_tables
 
     run = _prepared(options)
     steps = line_search(run, recipe, _budgets(epsilons), images)
     publish(run.folder, f"line_search_{recipe}", steps, _run(run, options, steps))
-    results = Results(run.folder)
-    _tell("adversarial-training", [*write_tables(results), *write_figures(results)])
+    _tell("adversarial-training", _tables_and_figures(Results(run.folder)))
 
 
 @cli.command()
@@ -327,20 +339,32 @@ def adaptive(
 @_run_options
 def tables(**options: Any) -> None:
     """Tables I to IV, the detection, and every other table that there are rows for: Markdown, CSV and LaTeX."""
-    from unmask_tf.report.results import Results
-    from unmask_tf.report.tables import write_tables
+    with busy("making tables"):
+        from unmask_tf.report.results import Results
+        from unmask_tf.report.tables import write_tables
 
-    _tell("tables", write_tables(Results(_folder(options))))
+        paths = write_tables(Results(_folder(options)))
+    _tell("tables", paths)
 
 
 @cli.command()
 @_run_options
 def figures(**options: Any) -> None:
     """Figures 1 to 5 as far as there are rows for them: PNG and PDF."""
-    from unmask_tf.report.figures import write_figures
-    from unmask_tf.report.results import Results
+    with busy("drawing figures"):
+        from unmask_tf.report.figures import write_figures
+        from unmask_tf.report.results import Results
 
-    _tell("figures", write_figures(Results(_folder(options))))
+        paths = write_figures(Results(_folder(options)))
+    _tell("figures", paths)
+
+
+def _tables_and_figures(results: Results) -> list[Path]:
+    with busy("making tables and figures"):
+        from unmask_tf.report.figures import write_figures
+        from unmask_tf.report.tables import write_tables
+
+        return [*write_tables(results), *write_figures(results)]
 
 
 def _tell(name: str, paths: Sequence[Path]) -> None:
@@ -356,11 +380,12 @@ def report(**options: Any) -> None:
 
 
 def _report(folder: Path) -> None:
-    from unmask_tf.report.page import write_report
-    from unmask_tf.report.summary import summary
+    with busy("making tables, figures and the report"):
+        from unmask_tf.report.page import write_report
+        from unmask_tf.report.summary import summary
 
-    path = write_report(folder)
-    click.echo(summary(folder) + f"The whole report         {path}")
+        path, lines = write_report(folder), summary(folder)
+    click.echo(lines + f"The whole report         {path}")
 
 
 @cli.command()
@@ -408,14 +433,24 @@ def compare(ours: Path | None, canvas: int | None, strict: bool, **options: Any)
 @click.option("--results", type=click.Path(path_type=Path), help="Root of the results; default: results/reference.")
 def claims(results: Path | None) -> int:
     """Test every claim on the rows there are, and fail where one comes out otherwise than expected."""
-    from unmask_tf.experiment.setup import ROOT
-    from unmask_tf.report.claims_list import write_claims
+    with busy("testing claims"):
+        from unmask_tf.experiment.setup import ROOT
+        from unmask_tf.report.claims_list import write_claims
 
-    reference = ROOT / "results" / "reference"
-    folder = results or reference
-    said, missed = write_claims(folder, ROOT / "CLAIMS.md" if folder == reference else folder / "claims.md")
+        reference = ROOT / "results" / "reference"
+        folder = results or reference
+        said, missed = write_claims(folder, ROOT / "CLAIMS.md" if folder == reference else folder / "claims.md")
     click.echo("\n".join([*missed, said]))
     return 1 if missed else 0
+
+
+@cli.command()
+def zoo() -> None:
+    """Renew the table of shipped weights in mask_rcnn_weights/README.md."""
+    from unmask_tf.places import REFERENCE, WEIGHTS_FOLDER
+    from unmask_tf.report.zoo import write_zoo
+
+    click.echo(f"[zoo] {write_zoo(WEIGHTS_FOLDER, REFERENCE)}")
 
 
 @cli.command(hidden=True)
@@ -450,12 +485,18 @@ def contact_sheet(out: Path | None) -> None:
     click.echo(f"[contact-sheet] {path}")
 
 
+def _called() -> str:
+    """How the user calls this program: the installed command, or the module."""
+    return "unmask" if Path(sys.argv[0]).stem == "unmask" else "python -m unmask_tf"
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Runs a command; returns the exit code: the command's own, 2 for input a user can fix, 130 when interrupted."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     keep_freed_memory()
+    warnings.filterwarnings("ignore", NO_GPU)
     try:
-        return cli.main(args=arguments, prog_name="unmask_tf", standalone_mode=False) or 0
+        return cli.main(args=arguments, prog_name=_called(), standalone_mode=False) or 0
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -110,7 +110,7 @@ PROFILES: dict[str, Profile] = {
         name="photos",
         data="photos",
         class_sets=(),
-        architectures=("mobilenet_v2", "efficientnet_lite0"),
+        architectures=("mobilenet_v2",),
         classifier=ClassifierConfig(
             input_size=160,
             epochs=4,
@@ -124,6 +124,7 @@ PROFILES: dict[str, Profile] = {
         part_detector=PartDetectorConfig(
             preset="photos", weights="unmask_k_photos.h5", initial="efficientnet_lite0_imagenet.npz"
         ),
+        limit=60,
     ),
     "paper": Profile(
         name="paper",
@@ -134,6 +135,13 @@ PROFILES: dict[str, Profile] = {
         ),
     ),
 }
+
+PART_DETECTORS: dict[str, PartDetectorConfig] = {
+    "mini_robust": PartDetectorConfig(
+        preset="mini_robust", weights="unmask_k_mini_robust.h5", initial="unmask_k_mini.h5"
+    ),
+}
+"""K's that take the place of a profile's (K_PRESET): trained on from the profile's own, to withstand attacks."""
 
 
 def profile(name: str) -> Profile:

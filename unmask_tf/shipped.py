@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 
 from unmask_tf.defense.extract import PartExtractor
+from unmask_tf.experiment.quiet import import_quietly
 from unmask_tf.inspection.system import System, released_m
 from unmask_tf.mrcnn.config import preset
 from unmask_tf.mrcnn.part_names import part_names
@@ -38,6 +40,7 @@ def load_photos_k(expected: Mapping[str, Sequence[str]], name: str = "mine", bat
     Raises:
         InputError: a part that K does not know, a class without parts, or a damaged file.
     """
+    _quiet()
     parts = photo_parts()
     taxonomy = Taxonomy(parts, {label: tuple(own) for label, own in expected.items()}, {name: tuple(expected)})
     return PartExtractor(preset("photos", NUM_CLASSES=len(parts) + 1), PHOTOS_K, taxonomy, batch_size)
@@ -55,4 +58,11 @@ def load_photos_system(class_set: str = _PREFERRED[0]) -> System:
     Raises:
         InputError: no shipped classifier is of that class set, or a file is damaged.
     """
+    _quiet()
     return System(released_m(WEIGHTS_FOLDER, class_set, _PREFERRED[1], _PREFERRED), None, WEIGHTS_FOLDER)
+
+
+def _quiet() -> None:
+    """Keeps TensorFlow's log lines from between the verdicts, unless TF_CPP_MIN_LOG_LEVEL asks for them."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import_quietly()

@@ -30,8 +30,8 @@ def image(*class_ids, size=(4, 4)):
 class StubK:
     """Finds the class indices written into the image, with the scores 0.9, 0.7, 0.5, ... and boxes in their order."""
 
-    def __init__(self, config, weights, **options):
-        self.config, self.weights, self.options, self.calls = config, weights, options, []
+    def __init__(self, config, weights, engine):
+        self.config, self.weights, self.engine, self.calls = config, weights, engine, []
 
     def canvas(self, height, width):
         return (64, 64) if self.config.IMAGE_RESIZE_MODE == "square" else (height, width)
@@ -185,7 +185,13 @@ def test_mask_rcnn_is_made_of_plain_settings(extractor):
     made = EXTRACTORS["mask_rcnn"](Path("k.h5"), PARTS, settings)
     assert made.batch_size == 3 and made.taxonomy is PARTS and made.model.weights == Path("k.h5")
     assert made.model.config.to_dict() == config.to_dict()
+    assert made.model.engine == "tensorflow", "what the tables are made with"
     assert EXTRACTORS["mask_rcnn"](Path("k.h5"), PARTS, {"config": config.to_dict()}).batch_size == 8
+    assert EXTRACTORS["mask_rcnn"](Path("k.h5"), PARTS, {**settings, "engine": "openvino"}).model.engine == "openvino"
+
+
+def test_the_engine_is_chosen_by_itself_where_none_is_named(extractor):
+    assert extractor().model.engine == "auto"
 
 
 def test_mask_rcnn_needs_weights_and_no_other_settings(extractor):
@@ -253,17 +259,6 @@ def test_the_real_k_gives_all_its_detections_whatever_the_batch(real):
     for batch_size in (1, 4):
         found = PartExtractor(config, weights, PARTS, batch_size).extract(images)
         assert [sorted((part, box) for part, seen in row.items() for box in seen.boxes) for row in found] == expected
-
-
-def test_options_reach_the_network(real):
-    config, weights = real
-    wide = config.replace(IMAGE_MAX_DIM=128)
-    found = PartExtractor(wide, weights, PARTS, batch_size=1, dtype="bfloat16", crop_canvas=True)
-    assert found.model.network.get_layer("fpn_p2").compute_dtype == "bfloat16"
-    shown, detect = [], found.model._function
-    found.model._function = lambda inputs: (shown.append(inputs[0].shape), detect(inputs))[1]
-    found.extract([blocks(1)[0], blocks(2).reshape(128, 64, 3)])
-    assert shown == [(1, 64, 64, 3), (1, 128, 64, 3)]
 
 
 def test_a_missing_weights_file_is_refused(real, tmp_path):

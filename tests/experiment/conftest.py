@@ -33,9 +33,9 @@ def make_run(home):
 @pytest.fixture
 def fake(home, monkeypatch):
     """The fake science in this process; it goes with the test."""
-    from unmask_tf.experiment.kinds import answer, attack, evaluate_k, extract, train_k, train_m
+    from unmask_tf.experiment.kinds import answer, attack, evaluate_k, extract, score_k, train_k, train_m
 
-    for module in (answer, attack, evaluate_k, extract, train_k, train_m):
+    for module in (answer, attack, evaluate_k, extract, score_k, train_k, train_m):
         monkeypatch.setattr(module, "run", module.run)
     monkeypatch.setattr(answer, "load_m", answer.load_m)
     monkeypatch.setattr(answer, "quiet_and_deterministic", answer.quiet_and_deterministic)

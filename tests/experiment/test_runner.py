@@ -3,6 +3,7 @@
 import errno
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -71,6 +72,16 @@ def test_every_step_is_computed_once_and_a_finished_run_is_a_no_op(small, fake, 
     assert {p: p.stat().st_mtime_ns for p in before} == before
     assert rows_of(small.folder) == undisturbed
     assert not list(small.folder.rglob(".lock-*")) and not list(small.folder.rglob(".work-*"))
+
+
+def test_the_time_of_each_kind_is_told_the_longest_first(small, fake, capsys):
+    outputs = finish(small)
+    assert outputs
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("[time] ")]
+    told = dict(part.rsplit(" ", 1) for part in line.removeprefix("[time] ").split(", "))
+    assert set(told) == set(STEPS) and all(re.fullmatch(r"\d\d:\d\d", time) for time in told.values())
+    finish(small)
+    assert "[time]" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("kind", ["answer", "extract", "attack", "train_m"])

@@ -20,9 +20,16 @@ from unmask_tf.mrcnn import config as mrcnn_config
 from unmask_tf.mrcnn import schedules
 
 
+def with_a_trained_k(run):
+    """The run, smaller, with a K that it trains and that carries scores of its parts."""
+    run = replace(smaller(run), k_weights=None)
+    detector = replace(run.profile.part_detector, preset="photos")
+    return replace(run, profile=replace(run.profile, part_detector=detector))
+
+
 def every_kind(run):
     """A small grid whose K is trained by the run, and a kind that the grid does not have."""
-    run = replace(smaller(run), k_weights=None)
+    run = with_a_trained_k(run)
     grid = Grid(run)
     return ordered([*grid.answers(), grid.evaluate_k(), *binarisation(run, 3)])
 

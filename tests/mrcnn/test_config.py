@@ -102,7 +102,7 @@ def test_a_misspelt_or_derived_setting_is_refused(name):
 
 
 def test_an_unknown_preset_is_refused_with_the_choices():
-    with pytest.raises(ValueError, match=r"'huge'.*paper, mini, photos"):
+    with pytest.raises(ValueError, match=r"'huge'.*paper, mini, mini_robust, photos"):
         preset("huge")
 
 

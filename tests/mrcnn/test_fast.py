@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from keras import layers
 
-from unmask_tf.mrcnn.fast import FastDetector, FixedConvolution, rewrite
-from unmask_tf.mrcnn.image import canvas_size, crop_padding, cropped_size, resize_image
+from unmask_tf.mrcnn.fast import FastDetector, FixedConvolution, rewrite, rewritten_detector
+from unmask_tf.mrcnn.image import canvas_size, resize_image
 from unmask_tf.mrcnn.model import MaskRCNN
 from unmask_tf.mrcnn.weights import save_weights
 
@@ -103,7 +103,7 @@ def test_weights_that_change_later_do_not_reach_the_rewritten_network():
 
 @pytest.fixture(scope="module")
 def k(tiny_config, randomize, tmp_path_factory):
-    """(config, weights file, K) on a 128x128 canvas that a square image fills to 96x96, so that 32 can be cut."""
+    """(config, weights file, K)."""
     config = tiny_config(IMAGE_MIN_DIM=80, IMAGE_MAX_DIM=192)
     model = MaskRCNN("inference", config, tmp_path_factory.mktemp("fast"))
     randomize(model.keras_model, 1)
@@ -125,89 +125,18 @@ def test_the_folded_detector_finds_what_k_finds(k, photographs):
     same_boxes(FastDetector(config, weights).detect_boxes(photographs), expected)
 
 
-def test_a_cropped_canvas_without_padding_to_cut_changes_nothing(k, photographs):
-    config, weights, model = k
-    image = np.tile(photographs[0], (3, 3, 1))  # 192x192: as large as the canvas
-    same_boxes(FastDetector(config, weights, crop_canvas=True).detect_boxes([image]), model.detect_boxes([image]))
-
-
-def test_a_cropped_canvas_gives_boxes_in_the_image_s_own_pixels(k, photographs):
-    config, weights, _ = k
-    detector = FastDetector(config, weights, crop_canvas=True)
-    image = np.concatenate([photographs[0], photographs[1]], axis=1)  # 64x128, scaled to 80x160, on 128x192
-    molded, windows = detector._molded([image])
-    assert molded.shape == (1, 128, 192, 3)
-    assert windows == [(24, 16, 104, 176)]
-    found = detector.detect_boxes([image])[0]["rois"]
-    assert len(found) > 0
-    assert (found >= 0).all() and (found <= [64, 128, 64, 128]).all()
-
-
-def test_the_mobilenet_backbone_takes_a_cropped_canvas(tiny_config, randomize, tmp_path, photographs):
-    config = tiny_config(BACKBONE="mobilenet_v2", IMAGE_MIN_DIM=64, IMAGE_MAX_DIM=128, TRAIN_BN=False)
-    model = MaskRCNN("inference", config, tmp_path)
-    randomize(model.keras_model, 1)
-    save_weights(model.keras_model, tmp_path / "k.h5")
-    detector = FastDetector(config, tmp_path / "k.h5", crop_canvas=True)
-    assert detector._molded([photographs[0]])[0].shape == (1, 64, 64, 3)
-    detector.detect_boxes([photographs[0]])
-    full = np.tile(photographs[0], (2, 2, 1))
-    same_boxes(detector.detect_boxes([full]), model.detect_boxes([full]))
-
-
-def test_bfloat16_reaches_the_layers_it_names_but_never_boxes_and_scores(k, photographs):
-    config, weights, _ = k
-    detector = FastDetector(config, weights, dtype="bfloat16")
-    kinds = {layer.name: layer.compute_dtype for layer in detector.network.layers}
-    kinds.update((layer.name, layer.compute_dtype) for layer in detector.network.get_layer("rpn_model").layers)
-    rounded = ("fpn_p2", "fpn_p5", "fpn_p6", "res4a_branch2b", "res5a_branch2c", "rpn_conv_shared")
-    assert {kinds[name] for name in (*rounded, "mrcnn_class_conv1", "mrcnn_class_conv2")} == {"bfloat16"}
-    exact = ("conv1", "res3a_branch2b", "res4a_branch2a", "res4a_branch1", "res4a_out", "fpn_c2p2")
-    boxes = ("ROI", "roi_align_classifier", "mrcnn_detection", "rpn_class", "rpn_bbox", "mrcnn_class_logits")
-    assert {kinds[name] for name in (*exact, *boxes)} == {"float32"}
-    for found in detector.detect_boxes(photographs):
-        assert found["scores"].dtype == np.float32 and found["rois"].dtype == np.int32
-
-
 def test_the_folded_network_has_no_normalisation_left(k):
-    network = FastDetector(k[0], k[1]).network
+    network = rewritten_detector(k[0], k[1])
     assert not [layer.name for layer in network.layers if isinstance(layer, layers.BatchNormalization)]
     assert not [v.path for v in network.weights if "moving" in v.path]
 
 
-def test_another_dtype_is_refused(k):
-    with pytest.raises(ValueError, match=r"'float16'.*float32, bfloat16"):
-        FastDetector(k[0], k[1], dtype="float16")
-
-
-def test_cropping_needs_the_square_canvas(k, tiny_config):
-    with pytest.raises(ValueError, match=r"'pad64'.*'square'"):
-        FastDetector(tiny_config(IMAGE_RESIZE_MODE="pad64"), k[1], crop_canvas=True)
-
-
 SHAPES = [(150, 150), (300, 400), (400, 300), (64, 64), (70, 333), (1100, 500), (1024, 1024)]
-
-
-def test_the_released_square_canvas_is_cut_to_832(tiny_config):
-    config = tiny_config(IMAGE_MIN_DIM=800, IMAGE_MAX_DIM=1024)
-    image = np.random.RandomState(0).randint(1, 256, (150, 150, 3)).astype(np.uint8)
-    canvas, placement = resize_image(image, config)
-    assert placement.window == (112, 112, 912, 912)
-    cropped, window = crop_padding(canvas, placement)
-    assert (cropped.shape, window) == ((832, 832, 3), (16, 16, 816, 816))
-    assert (cropped[16:816, 16:816] == canvas[112:912, 112:912]).all()
-    assert not cropped[:16].any() and not cropped[816:].any()
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("mode", ["square", "pad64", "none"])
 def test_the_canvas_is_known_without_resizing(tiny_config, mode, shape):
     config = tiny_config(IMAGE_RESIZE_MODE=mode, IMAGE_MIN_DIM=128, IMAGE_MAX_DIM=256)
-    canvas, placement = resize_image(np.zeros((*shape, 3), np.uint8), config)
+    canvas, _ = resize_image(np.zeros((*shape, 3), np.uint8), config)
     assert canvas_size(*shape, config) == canvas.shape[:2]
-    if mode == "square":
-        cropped, window = crop_padding(canvas, placement)
-        assert cropped_size(*shape, config) == cropped.shape[:2]
-        assert all(side % 64 == 0 for side in cropped.shape[:2])
-        scaled = [placement.window[2] - placement.window[0], placement.window[3] - placement.window[1]]
-        assert [window[2] - window[0], window[3] - window[1]] == scaled

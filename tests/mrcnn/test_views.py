@@ -128,6 +128,15 @@ def test_degrading_adds_noise_of_at_most_the_given_strength():
     assert np.mean(np.array(deviations) == 0) > 0.3, "sharp images have none"
 
 
+def test_of_two_noises_one_is_constant_on_squares_of_two_pixels():
+    grey = np.full((100, 100, 3), 128, np.uint8)
+    rng = np.random.RandomState(0)
+    images = [degraded(grey, (200, 200), 8.0, rng) for _ in range(200)]
+    noisy = [image.astype(int) for image in images if image.std() > 1]
+    constant = [(image[::2, ::2] == image[1::2, 1::2]).all() for image in noisy]
+    assert 0.35 < np.mean(constant) < 0.65
+
+
 def test_light_changes_by_up_to_a_quarter():
     grey = np.full((8, 8, 3), 100, np.uint8)
     levels = [degraded(grey, (200, 200), 0.0, np.random.RandomState(seed)).mean() for seed in range(200)]

@@ -6,6 +6,7 @@ import matplotlib
 import numpy as np
 import pytest
 from made_rows import case, grid, published_rows, results, row_set, search, training, write
+from scipy import stats
 
 from unmask_tf.errors import InputError
 from unmask_tf.report.drawing import save
@@ -24,7 +25,7 @@ from unmask_tf.report.overlap import our_overlap
 from unmask_tf.report.per_class import confusions
 from unmask_tf.report.published import read_published
 from unmask_tf.report.results import Results
-from unmask_tf.report.statistics import accuracies, class_set_means, detections
+from unmask_tf.report.statistics import accuracies, class_set_means, detections, mean_intervals
 
 
 def chunks(png: bytes) -> set[bytes]:
@@ -69,6 +70,23 @@ def test_figure_4_has_the_means_as_bars_and_the_paper_s_as_ticks():
     assert [text.get_text() for text in axis.get_xticklabels()] == ["CS3b", "zoo"]
     assert legend(axis) == ["None", "AT", "UM", "jpeg", "paper"]
     assert legend(figure4(accuracies(grid(("zoo",), n=20))).axes[0]) == ["None", "AT", "UM"]
+
+
+def test_figure_4_has_intervals_of_images_that_count_alike_in_all_their_cells():
+    n = 100
+    one = [row_set("um", "pgd_linf", 8, 70, n), row_set("none", "pgd_linf", 8, 0, n)]
+    found = mean_intervals(one)
+    expected = stats.binom.ppf([0.025, 0.975], n, 0.7) / n
+    assert found["cs3a", "um"] == pytest.approx(expected, abs=0.011) and found["cs3a", "none"] == (0, 0)
+    # The same images again, with another M: no new images, so nothing gets surer.
+    assert mean_intervals([*one, row_set("um", "pgd_linf", 8, 70, n, model="densenet121")]) == found
+    # 70 and 30 right: the mean of an image is 1, 1/2 or 0.
+    mixed = mean_intervals([*one, row_set("um", "mia_linf", 8, 30, n)])["cs3a", "um"]
+    spread = np.std([1] * 30 + [0.5] * 40 + [0] * 30) / np.sqrt(n)
+    assert mixed == pytest.approx((0.5 - 1.96 * spread, 0.5 + 1.96 * spread), abs=0.02)
+    axis = figure4(accuracies(one), found).axes[0]
+    drawn = [line[:, 1].tolist() for lines in axis.collections for line in lines.get_segments() if len(line)]
+    assert [100 * end for end in found["cs3a", "um"]] in drawn and legend(axis)[-1] == "95 % interval"
 
 
 def test_the_paper_s_mean_is_over_the_cells_we_have():

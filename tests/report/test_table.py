@@ -1,7 +1,13 @@
 """A table's renderings, by hand."""
 
-import numpy as np
+import re
+import shutil
+import subprocess
 
+import numpy as np
+import pytest
+
+from unmask_tf.places import ROOT
 from unmask_tf.report.table import Number, Table, csv, latex, markdown, number, plain, span, write_table
 
 TABLE = Table(
@@ -44,7 +50,48 @@ def test_csv_has_the_numbers_unrounded_and_tells_the_data():
 def test_latex_escapes_what_would_break_it():
     text = latex(TABLE, "data `mini`")
     assert "\\caption{Accuracy \\& $\\varepsilon$ (data mini)}" in text and "\\begin{tabular}{lrrrrl}" in text
+    assert "M & n & UM & \\shortstack{UM \\\\ paper} & \\shortstack{UM \\\\ difference} & Note \\\\\n" in text
     assert "a\\_b & 10 & 0.31$^\\dagger$ [0.10, 0.50] & 0.29 & +0.02 & $\\geq$ \\\\\n" in text
+    long = Table("t", "", ["A", "B"], [["word " * 40, "short"]])
+    assert "\\begin{tabular}{p{30em}l}" in latex(long, "data")
+
+
+COMMITTED = sorted((ROOT / "results" / "reference").glob("*/*.tex"))
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_committed_latex_is_balanced_escaped_and_of_one_width(path):
+    text = path.read_text("utf-8")
+    assert not re.sub(r"[\x00-\x7f]", "", text), "pdflatex may lack these characters"
+    first, _, rest = text.partition("\n")
+    assert first == "% \\usepackage{graphicx}" and not re.search(r"(?<!\\)[%#]", rest)
+    bare = re.sub(r"\\[{}]", "", rest)
+    depth = 0
+    for character in bare:
+        depth += {"{": 1, "}": -1}.get(character, 0)
+        assert depth >= 0
+    assert depth == 0 and len(re.findall(r"(?<!\\)\$", rest)) % 2 == 0
+    assert not re.search(r"(?<!\\)_", rest) and not re.search(r"(?<![\\$])\^", rest)
+    assert re.findall(r"\\(begin|end)\{(\w+)\}", rest) == [
+        ("begin", "table"),
+        ("begin", "tabular"),
+        ("end", "tabular"),
+        ("end", "table"),
+    ]
+    columns = re.search(r"\\begin\{tabular\}\{(.*)\}", rest)[1]
+    width = len(re.sub(r"\{.*?\}", "", columns))
+    rows = [line for line in rest.splitlines() if line.endswith(r" \\")]
+    assert rows and {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {width - 1}
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex (Debian: texlive-latex-base)")
+def test_latex_compiles_the_committed_tables(tmp_path):
+    body = "".join(f"\\input{{{path}}}\\clearpage\n" for path in COMMITTED)
+    document = "\\documentclass{article}\\usepackage{graphicx}\n\\begin{document}\n" + body + "\\end{document}\n"
+    (tmp_path / "all.tex").write_text(document, "utf-8")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace")
+    assert done.returncode == 0 and "Overfull" not in done.stdout, done.stdout[-2000:]
 
 
 def test_a_console_table_is_aligned():

@@ -17,6 +17,7 @@ from typing import IO
 from unmask_tf.data.download import SPARE_DISK
 from unmask_tf.errors import InputError
 from unmask_tf.files import locked, write_json
+from unmask_tf.progress import Progress
 
 DONE = ".unpacked.json"
 """In an unpacked folder: which archive it came from."""
@@ -122,11 +123,9 @@ def _refuse_size(size: int, allowed: int, free: int, archive: Path) -> None:
 
 def _members(archive: Path) -> Iterator[tuple[str, int, IO[bytes] | None]]:
     """Name, size and content of each file and folder (whose content is None), without macOS' hidden copies."""
-    from tqdm import tqdm
-
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as opened:
-            for info in tqdm(opened.infolist(), f"unpacking {archive.name}", unit="file", leave=False):
+            for info in Progress(opened.infolist(), f"unpacking {archive.name}", unit="file", leave=False):
                 kind = stat.S_IFMT(info.external_attr >> 16)
                 if kind and kind not in (stat.S_IFREG, stat.S_IFDIR):
                     raise InputError(
@@ -138,7 +137,7 @@ def _members(archive: Path) -> Iterator[tuple[str, int, IO[bytes] | None]]:
                     yield info.filename, info.file_size, None if info.is_dir() else opened.open(info)
         return
     with _plain(archive) as stream, tarfile.open(fileobj=stream) as opened:
-        for member in tqdm(opened, f"unpacking {archive.name}", unit="file", leave=False):
+        for member in Progress(opened, f"unpacking {archive.name}", unit="file", leave=False):
             if not (member.isreg() or member.isdir()):
                 raise InputError(f"'{member.name}' in {archive} is a link or a device. Get the archive elsewhere.")
             yield member.name, member.size, None if member.isdir() else opened.extractfile(member)

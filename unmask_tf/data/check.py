@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image
-from tqdm import tqdm
 
 from unmask_tf.data.class_images import list_class_images
 from unmask_tf.data.images import IMAGE_SUFFIXES, read_image
@@ -18,6 +17,7 @@ from unmask_tf.data.part_instances import PartDataset, read_part_instances
 from unmask_tf.data.splits import SPLITS
 from unmask_tf.errors import InputError
 from unmask_tf.files import sha256
+from unmask_tf.progress import Progress
 from unmask_tf.taxonomy import Taxonomy
 
 SMALLEST = 32
@@ -126,7 +126,7 @@ def check_data(root: str | Path, taxonomy: Taxonomy, class_sets: Sequence[str], 
     paths = sorted(places)
     report.files = len(paths)
     seen: dict[Path, Seen] = {}
-    with tqdm(total=len(paths), desc="checking images", unit="image") as bar:
+    with Progress(total=len(paths), desc="checking images", unit="image") as bar:
         for path, found in zip(paths, in_processes(look_at, paths, workers, chunk=16), strict=True):
             seen[path] = found
             bar.update()

@@ -18,6 +18,7 @@ from typing import Any
 from unmask_tf.data.images import read_image
 from unmask_tf.errors import InputError
 from unmask_tf.files import atomic_path, read_json, sha256, write_json, write_text
+from unmask_tf.progress import Progress
 
 API = "https://api.flickr.com/services/rest/"
 REQUESTS_PER_HOUR = 3600
@@ -125,8 +126,6 @@ def fetch_class(
     Raises:
         InputError: Flickr refuses or does not answer, or the disk is full.
     """
-    from tqdm import tqdm
-
     if not name.strip() or name.startswith(".") or set(name) & set("/\\"):
         raise InputError(f"'{name}' is no name of a class and its folder. Give one such as car.")
     folder, in_a_row = Path(folder), 0
@@ -141,7 +140,7 @@ def fetch_class(
         raise InputError(
             f"Flickr knows the licences {', '.join(known)}, and not {', '.join(licences)}. Choose some of them."
         )
-    with tqdm(desc=name, initial=min(have, count), total=count, unit="image", leave=False) as bar:
+    with Progress(desc=name, initial=min(have, count), total=count, unit="image", leave=False) as bar:
         for photo in _search(flickr, name, chosen) if have < count else ():
             address = _address(photo, min_side)
             if photo["id"] in had or photo.get("license") not in chosen or address is None:

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from unmask_tf.data.masks import encode_mask, tight_box
 from unmask_tf.data.parallel import in_processes
@@ -22,6 +21,7 @@ from unmask_tf.data.pascal_part_names import CLASS_NAMES, part_of
 from unmask_tf.data.polygons import mask_polygons
 from unmask_tf.errors import InputError
 from unmask_tf.files import write_bytes, write_text
+from unmask_tf.progress import Progress
 from unmask_tf.taxonomy import PARTS
 
 # Part of what finished pieces are known by: raise it whenever `convert_file` gives something else.
@@ -148,7 +148,7 @@ def convert(files: Sequence[Path], how: Conversion, kept: Path, workers: int | N
     """
     pieces = [list(files[i : i + _PIECE]) for i in range(0, len(files), _PIECE)]
     entries: list[Entry] = []
-    with tqdm(total=len(files), desc="PASCAL-Part", unit="file") as bar:
+    with Progress(total=len(files), desc="PASCAL-Part", unit="file") as bar:
         for piece in in_processes(partial(_convert_piece, how=how, kept=kept), pieces, workers):
             entries += piece
             bar.update(len(piece))

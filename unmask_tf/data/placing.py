@@ -8,9 +8,8 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from tqdm import tqdm
-
 from unmask_tf.errors import InputError
+from unmask_tf.progress import Progress
 
 _PARTIAL = ".partial-"
 
@@ -44,7 +43,7 @@ def place_images(folder: Path, plan: Mapping[str, Path]) -> None:
             path.unlink()
         for path in folder.rglob(f"{_PARTIAL}*"):
             shutil.rmtree(path)
-        for name, source in tqdm(plan.items(), desc=f"copying to {folder.name}", unit="image"):
+        for name, source in Progress(plan.items(), desc=f"copying to {folder.name}", unit="image"):
             _place(source, folder / name)
     except OSError as error:
         raise InputError(

@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
-from tqdm import tqdm
 
 from unmask_tf.data.masks import encode_mask, tight_box
 from unmask_tf.data.part_instances import PartImage, PartInstance, write_part_instances
@@ -29,6 +28,7 @@ from unmask_tf.data.synthetic_scenes import CLASSES, Scene, draw_scene
 from unmask_tf.data.synthetic_shapes import hsv
 from unmask_tf.errors import InputError
 from unmask_tf.files import atomic_path, read_json, write_json
+from unmask_tf.progress import Progress
 from unmask_tf.taxonomy import UNMASK, Taxonomy
 
 __all__ = ["CLASSES", "Scene", "build_dataset", "class_scene", "contact_sheet", "draw_scene", "overlay", "parts_scene"]
@@ -120,7 +120,7 @@ def _draw_class(path: Path, config: SyntheticConfig, split: str) -> None:
     _save(class_scene(config, split, path.parent.name, int(path.stem)).image, path)
 
 
-def _draw(work: Callable[[Path], Any], files: list[Path], bar: tqdm) -> list[Any]:
+def _draw(work: Callable[[Path], Any], files: list[Path], bar: Progress) -> list[Any]:
     """`work` of every file, in order; of many files in as many processes as there are cores, at most four."""
     processes = min(4, os.cpu_count() or 1)
     # A process that has loaded TensorFlow has threads, and must not be forked.
@@ -131,7 +131,7 @@ def _draw(work: Callable[[Path], Any], files: list[Path], bar: tqdm) -> list[Any
         return [_told(result, bar) for result in pool.imap(work, files, chunksize=16)]
 
 
-def _told(result: Any, bar: tqdm) -> Any:
+def _told(result: Any, bar: Progress) -> Any:
     bar.update()
     return result
 
@@ -193,7 +193,9 @@ def build_dataset(root: str | Path, config: SyntheticConfig, taxonomy: Taxonomy 
     write_json(root / "building.json", progress)
     taxonomy.to_json(root / "taxonomy.json")
     todo = [unit for unit in units if unit[0] not in done]
-    with tqdm(total=sum(len(files) for *_, files in todo), desc="drawing the embedded dataset", unit="image") as bar:
+    with Progress(
+        total=sum(len(files) for *_, files in todo), desc="drawing the embedded dataset", unit="image"
+    ) as bar:
         for name, stream, split, files in todo:
             if files and stream == "images":
                 images = _draw(partial(_draw_parts, config=config, split=split, taxonomy=taxonomy), files, bar)

@@ -16,6 +16,7 @@ import numpy as np
 
 from unmask_tf.errors import InputError
 from unmask_tf.mrcnn.config import Config
+from unmask_tf.mrcnn.engines import REFERENCE
 from unmask_tf.taxonomy import UNMASK, Taxonomy
 
 Box = tuple[int, int, int, int]
@@ -62,13 +63,12 @@ class PartExtractor:
         weights: K's weights, a Matterport-layout `.h5`.
         taxonomy: names K's class indices (position + 1).
         batch_size: images per network call; the last batch is padded, so that K compiles once.
-        dtype: `float32`; or `bfloat16` for most of the arithmetic, faster on processors with bfloat16 instructions
-            (lscpu: avx512_bf16, amx_bf16).
-        crop_canvas: cut the square canvas's zero padding to the next multiple of 64; parts near the border change.
+        engine: what computes K (`mrcnn.engines.choose`): `auto` is float32, by OpenVINO where that is installed.
 
     Raises:
         ValueError: an option out of range, or a taxonomy of another size than K's.
-        InputError: weights that do not fit, or that name other parts than the taxonomy.
+        InputError: weights that do not fit, or that name other parts than the taxonomy, or an engine that is not
+            installed.
     """
 
     def __init__(
@@ -78,8 +78,7 @@ class PartExtractor:
         taxonomy: Taxonomy = UNMASK,
         batch_size: int = 8,
         *,
-        dtype: str = "float32",
-        crop_canvas: bool = False,
+        engine: str = "auto",
     ) -> None:
         # Here, so that the table of extractors can be read without TensorFlow.
         from unmask_tf.mrcnn.fast import FastDetector
@@ -94,7 +93,7 @@ class PartExtractor:
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}. Choose at least 1.")
         self.taxonomy, self.batch_size = taxonomy, batch_size
-        self.model = FastDetector(config, weights, dtype=dtype, crop_canvas=crop_canvas)
+        self.model = FastDetector(config, weights, engine)
         check_parts(weights, taxonomy.parts)
         scores = part_scores(weights)
         self._needed = np.array([0.0, *(scores.get(part, 0.0) for part in taxonomy.parts)])
@@ -161,14 +160,15 @@ def _check(images: np.ndarray | Sequence[np.ndarray]) -> None:
 
 
 def _mask_rcnn(weights: Path | None, taxonomy: Taxonomy, settings: Mapping[str, Any]) -> Extractor:
-    """Settings: `config`, of `Config.to_dict`; `batch_size`, images per network call."""
+    """Settings: `config`, of `Config.to_dict`; `batch_size`, images per network call; `engine`, by default TensorFlow's
+    float32, with which the tables are made."""
     if weights is None:
         raise InputError("the part extractor mask_rcnn needs the weights of a trained K. Name the file.")
-    unknown = settings.keys() - {"config", "batch_size"}
+    unknown = settings.keys() - {"config", "batch_size", "engine"}
     if unknown:
-        raise ValueError(f"mask_rcnn has no settings {sorted(unknown)}; it has config and batch_size.")
-    config = Config.from_dict(settings["config"])
-    return PartExtractor(config, weights, taxonomy, settings.get("batch_size", 8))
+        raise ValueError(f"mask_rcnn has no settings {sorted(unknown)}; it has config, batch_size and engine.")
+    config, engine = Config.from_dict(settings["config"]), settings.get("engine", REFERENCE)
+    return PartExtractor(config, weights, taxonomy, settings.get("batch_size", 8), engine=engine)
 
 
 EXTRACTORS: dict[str, ExtractorFactory] = {"mask_rcnn": _mask_rcnn}

@@ -12,6 +12,7 @@ import numpy as np
 from unmask_tf.defense.alignment import best_fit, detection_scores, similarities
 from unmask_tf.defense.extract import PartExtractor
 from unmask_tf.mrcnn.config import Config
+from unmask_tf.mrcnn.engines import REFERENCE
 from unmask_tf.mrcnn.part_names import part_scores
 from unmask_tf.taxonomy import Taxonomy
 
@@ -40,8 +41,8 @@ class WhiteBox:
 
     @cached_property
     def extractor(self) -> PartExtractor:
-        """The detector itself."""
-        return PartExtractor(self.config, self.weights, self.taxonomy, self.batch_size)
+        """The detector itself, computed as its gradients are."""
+        return PartExtractor(self.config, self.weights, self.taxonomy, self.batch_size, engine=REFERENCE)
 
     @cached_property
     def presence(self) -> Any:

@@ -6,6 +6,7 @@ The other experiments (study, line search, comparison of two K's) are lists of t
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -18,7 +19,7 @@ from unmask_tf.data.layout import part_files
 from unmask_tf.defense.defences import DEFENCES, Defence, trust
 from unmask_tf.defense.extract import EXTRACTORS
 from unmask_tf.errors import InputError
-from unmask_tf.experiment.kinds import answer, attack, evaluate_k, extract, train_k, train_m
+from unmask_tf.experiment.kinds import answer, attack, evaluate_k, extract, score_k, train_k, train_m
 from unmask_tf.experiment.setup import Run
 from unmask_tf.experiment.step import Files, Step
 from unmask_tf.mrcnn.config import mirrored_class_ids, preset
@@ -37,7 +38,7 @@ class Grid:
 
     def __init__(self, run: Run, k: tuple[Path, Mapping[str, Any]] | None = None) -> None:
         self.run, self.profile, self._k = run, run.profile, k
-        for name in ("images", "model", "attacked", "parts", "answer", "train_k"):
+        for name in ("images", "model", "attacked", "parts", "answer", "train_k", "score_k"):
             setattr(self, name, lru_cache(maxsize=None)(getattr(self, name)))
 
     @property
@@ -157,10 +158,34 @@ class Grid:
         parts = len(self.run.taxonomy.parts)
         return preset(self.profile.part_detector.preset, NUM_CLASSES=parts + 1, **more).to_dict()
 
+    def score_k(self, weights: Path | Step) -> Step:
+        """The choice of the scores from which a K is believed, on validation images of all class sets that the data
+        have, whichever of them the run is about.
+
+        Raises:
+            InputError: no class set has validation images.
+        """
+        taxonomy, images = self.run.taxonomy, {}
+        for name in sorted({*taxonomy.class_sets} - {*self.profile.class_sets}):
+            with suppress(InputError):
+                images[name] = self.run.images(name, "val")
+        images |= {name: self.run.images(name, "val") for name in self.profile.class_sets}
+        settings = score_k.Settings(
+            config=self.k_config(),
+            parts=taxonomy.parts,
+            expected=tuple((name, tuple(sorted(taxonomy.expected(name)))) for name in sorted(taxonomy.classes)),
+            class_sets=tuple((name, taxonomy.labels(name)) for name in sorted(images)),
+            size=self.profile.classifier.input_size,
+        )
+        inputs = {f"images_{name}": files for name, files in images.items()}
+        return Step("score_k", f"k_{self.run.data}", settings, {"weights": weights, **inputs})
+
     def k_weights(self) -> Path | Step:
-        """The run's K: a file, or its training."""
+        """The run's K: a file, or its training, where its settings say so with scores of its parts."""
         given = self._k[0] if self._k is not None else self.run.k_weights
-        return given if given is not None else self.train_k()
+        if given is not None:
+            return given
+        return self.score_k(self.train_k()) if self.k_config()["PART_SCORES"] else self.train_k()
 
     def parts(self, class_set: str, images: Step | Files) -> tuple[Step, ...]:
         """Parts seen in images, in chunks.

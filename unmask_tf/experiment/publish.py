@@ -13,6 +13,7 @@ from unmask_tf.experiment.runner import Crew, run
 from unmask_tf.experiment.setup import Run
 from unmask_tf.experiment.step import Keys, Output, Step, resolve
 from unmask_tf.files import HashCache, read_json, write_json
+from unmask_tf.progress import busy
 
 FOLDER = "rows"
 
@@ -45,8 +46,9 @@ def run_grid(wanted: Run, crew: Crew | None = None, plugins: Sequence[str] = ())
     grid = Grid(wanted)
     answers, model_k = list(grid.answers()), grid.evaluate_k()
     outputs = run([*answers, *([model_k] if model_k else [])], wanted.folder, crew=crew, plugins=plugins)
-    publish(wanted.folder, "grid", answers, outputs)
-    write_gallery(wanted, outputs)
+    with busy("gathering rows and cases to look at"):
+        publish(wanted.folder, "grid", answers, outputs)
+        write_gallery(wanted, outputs)
     if model_k is not None:
         publish_k(wanted.folder, "model_k", outputs[model_k])
 

@@ -44,7 +44,8 @@ def white_box(run: Run, class_set: str) -> WhiteBox:
 
 
 def _k_weights(run: Run) -> Path:
-    weights = run.k_weights or finished(run, Grid(run).train_k())
+    made = Grid(run).k_weights()
+    weights = made if isinstance(made, Path) else finished(run, made)
     if weights is None:
         raise InputError(
             f"K is not trained yet. Run: make train-k PROFILE={run.profile.name} DATA=...; or give weights (K_WEIGHTS)."

@@ -71,29 +71,35 @@ def release_k(run: Run, folder: Path, progress: Callable[[float], None]) -> tupl
     Args:
         run: names K: a file, or a training that it has finished.
         folder: where the files go, under the name that the profile has for K.
-        progress: called with the share of the validation images that is done.
+        progress: called with the share of the work that is done.
 
     Returns:
-        The file, and part -> the score from which K is believed (see `choose_part_scores`).
+        The file, and part -> the score from which K is believed: by F1 on annotated images (`choose_part_scores`), and
+        from there by how well it tells the classes apart (`separating_scores`).
 
     Raises:
         InputError: a step is not finished, K knows other parts than the data, there are no annotated validation images,
             or a file cannot be read.
     """
     from unmask_tf.data.part_instances import read_part_instances
+    from unmask_tf.experiment.kinds.score_k import class_scores
     from unmask_tf.mrcnn.config import Config
     from unmask_tf.mrcnn.fast import FastDetector
     from unmask_tf.mrcnn.part_scores import choose_part_scores
 
-    k, config = _k(run), Config.from_dict(dict(Grid(run).k_config()))
+    grid = Grid(run)
+    k, config = _k(run), Config.from_dict(dict(grid.k_config()))
     annotations, images = run.part_images("val")
     validation = read_part_instances(annotations, images.root, run.taxonomy)
     detector = FastDetector(config.replace(DETECTION_MIN_CONFIDENCE=0.05), k)
-    scores = choose_part_scores(detector, validation, progress=progress)
+    scores = choose_part_scores(detector, validation, progress=lambda share: progress(share / 2))
+    step = grid.score_k(k)
+    images = {name.removeprefix("images_"): files for name, files in step.inputs.items() if name != "weights"}
+    scores = class_scores(step.settings, k, images, scores, lambda share: progress((1 + share) / 2))
     path = folder / run.profile.part_detector.weights
     write_part_scores(k, path, scores)
     if run.k_weights is None:
-        write_json(path.with_suffix(".log.json"), Output(k, "").header()["info"]["log"])
+        write_json(path.with_suffix(".log.json"), Output(_finished(run, grid.train_k()), "").header()["info"]["log"])
     _list_sum(path)
     return path, scores
 

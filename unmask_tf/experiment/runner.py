@@ -17,11 +17,10 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Protocol
 
-from tqdm import tqdm
-
 from unmask_tf.errors import InputError
 from unmask_tf.experiment.step import Keys, Output, Step, Task, execute, kind_module, resolve
 from unmask_tf.files import HashCache
+from unmask_tf.progress import NO_GPU, Progress
 
 TRIES = 2
 """How often a step is begun whose worker died."""
@@ -77,7 +76,7 @@ def run(
     with at_work(results):
         keys = Keys(HashCache(results / ".hashes.json"))
         by_key: dict[str, Task] = {}
-        for step in ordered(steps):
+        for step in Progress(ordered(steps), "comparing with what is finished", unit="step", leave=False):
             task = resolve(step, results, keys, plugins)
             by_key.setdefault(task.output.key, task)
         tasks = list(by_key.values())
@@ -95,7 +94,17 @@ def run(
                 bar.finish(task)
                 if said:
                     bar.say(f"[{task.kind} {number[task.kind]}/{total[task.kind]}] {task.name}: {said}")
+        if left:
+            print(f"[time] {_times(left)}", flush=True)
         return {step: by_key[keys.of(step)].output for step in steps}
+
+
+def _times(tasks: Iterable[Task]) -> str:
+    """How long the workers were at finished tasks of each kind, the longest first."""
+    seconds: Counter[str] = Counter()
+    for task in tasks:
+        seconds[task.kind] += task.output.header()["seconds"]
+    return ", ".join(f"{kind} {Progress.format_interval(spent)}" for kind, spent in seconds.most_common())
 
 
 class Bar:
@@ -103,12 +112,13 @@ class Bar:
 
     def __init__(self, tasks: Sequence[Task]) -> None:
         self._done, self._running = 0.0, dict[str, tuple[float, float]]()
-        self._bar = tqdm(
+        self._bar = Progress(
             total=sum(task.cost for task in tasks),
             disable=not tasks,
             bar_format="{percentage:3.0f} %|{bar}| {elapsed} gone, {remaining} to go, {desc}",
+            log_format="{percentage:3.0f} %, {elapsed} gone, {remaining} to go, {desc}",
             smoothing=0.1,
-            mininterval=0.2 if sys.stderr.isatty() else 60,  # in a log file, a line now and then
+            mininterval=0.2,
             dynamic_ncols=True,
         )
 
@@ -137,7 +147,7 @@ class Bar:
     def say(self, text: str) -> None:
         """A line above the bar; in a log file, where there is no bar to spare, a plain one."""
         if sys.stderr.isatty():
-            tqdm.write(text)
+            Progress.write(text)
         else:
             print(text, flush=True)
 
@@ -250,7 +260,7 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.connection, other = context.Pipe()
         self.process = context.Process(target=_work, args=(other, os.getpid()), daemon=True)
-        with _environment(thread_settings(threads)):
+        with _environment({**thread_settings(threads), "PYTHONWARNINGS": f"ignore:{NO_GPU}"}):
             self.process.start()
         other.close()
         self.task: Task | None = None

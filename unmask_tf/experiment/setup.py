@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from unmask_tf.config import Profile, profile
+from unmask_tf.config import PART_DETECTORS, Profile, profile
 from unmask_tf.data.class_images import list_class_images
 from unmask_tf.data.images import IMAGE_SUFFIXES
 from unmask_tf.data.layout import part_files
@@ -87,6 +87,7 @@ def prepare(
     attack_preset: str | None = None,
     defences: Sequence[str] = (),
     extractor: str | None = None,
+    k_preset: str | None = None,
     at_epochs: int | None = None,
 ) -> Run:
     """Checks a run's input and makes the embedded dataset where the profile uses it.
@@ -100,6 +101,7 @@ def prepare(
         results: root of results; None: results/ of the checkout.
         class_sets, architectures, attacks, attack_preset, defences, extractor: instead of the profile's; empty or None:
             the profile's.
+        k_preset: a name in `config.PART_DETECTORS`, whose K takes the place of the profile's; None: the profile's.
         at_epochs: at most this many epochs of adversarial training; None: the profile's, which a laptop can wait for.
 
     Raises:
@@ -112,6 +114,10 @@ def prepare(
         settings = replace(settings, attack=replace(settings.attack, attacks=tuple(attacks)))
     if attack_preset:
         settings = replace(settings, attack=replace(settings.attack, preset=attack_preset))
+    if k_preset:
+        if k_preset not in PART_DETECTORS:
+            raise InputError(f"unknown preset '{k_preset}' of K. Choose one of: {', '.join(PART_DETECTORS)}.")
+        settings = replace(settings, part_detector=PART_DETECTORS[k_preset])
     if extractor:
         settings = replace(settings, part_detector=replace(settings.part_detector, extractor=extractor))
     if at_epochs is not None:

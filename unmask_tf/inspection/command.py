@@ -13,6 +13,7 @@ import click
 
 from unmask_tf.config import PROFILES, AttackConfig
 from unmask_tf.errors import InputError
+from unmask_tf.progress import busy
 
 if TYPE_CHECKING:
     from unmask_tf.attacks import ThreatModel
@@ -98,8 +99,10 @@ def _inspect(
             records.append({"file": str(path), "error": str(error)})
             continue
         if system is None:  # not before, so that a mistyped name is told at once
-            system, ready = _system(threat, **choice), time.perf_counter()
-        look = system.look(photo)
+            with busy("loading TensorFlow, M and K"):
+                system, ready = _system(threat, **choice), time.perf_counter()
+        with busy(f"looking at {path.name}"):
+            look = system.look(photo)
         record = {"file": str(path), "benign": _verdict(look.benign)}
         if look.verdict is not None:
             record["attacked"] = _verdict(look.verdict)

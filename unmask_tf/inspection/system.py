@@ -24,6 +24,7 @@ from unmask_tf.errors import InputError
 from unmask_tf.experiment.release import released
 from unmask_tf.experiment.setup import verify_weights
 from unmask_tf.files import sha256
+from unmask_tf.mrcnn.engines import AUTO
 from unmask_tf.taxonomy import RELEASED_NAMES
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ class System:
             )
         self.m_weights, self.k_weights, self.threat = m_weights, k_weights, threat
         self.classifier = Classifier(model, batch_size=1)
-        settings = {"config": self.calibration.k_config, "batch_size": 1}
+        settings = {"config": self.calibration.k_config, "batch_size": 1, "engine": AUTO}
         k = EXTRACTORS["mask_rcnn"](k_weights, self.calibration.taxonomy, settings)
         self.unmask = UnMask(
             self.classifier.logits,

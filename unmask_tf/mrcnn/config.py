@@ -26,6 +26,10 @@ class Config:
             its argument `augmentation` instead.
         RARE_SHARE: `train_parts` shows an image oftener if it has a part that less than this share of the images has
             (see `rare_repeats`); None: every image once an epoch.
+        ADVERSARIAL_SHARE, ADVERSARIAL_AFTER, ADVERSARIAL_EPSILON, ADVERSARIAL_BLOCK: `train_parts` attacks this share
+            of every batch (mrcnn/adversarial.py) after that many epochs, each image with a budget of up to the third's
+            levels, constant on squares of the fourth's pixels: K's canvas is an enlarged image, and an attacker changes
+            the small one. Share 0: none.
         PART_SCORES: a trained K carries a score for each part, from which it is believed (see `choose_part_scores`),
             instead of DETECTION_MIN_CONFIDENCE for all.
         MIRRORED_CLASS_IDS: class index -> class index after a left-right flip (a mirrored image shows a car's other
@@ -100,6 +104,10 @@ class Config:
     RANDOM_SIDE: tuple[int, int] | None = None
     RANDOM_NOISE = 0.0
     RARE_SHARE: float | None = None
+    ADVERSARIAL_SHARE = 0.0
+    ADVERSARIAL_AFTER = 0
+    ADVERSARIAL_EPSILON = 8.0
+    ADVERSARIAL_BLOCK = 2
     PART_SCORES = False
     MIRRORED_CLASS_IDS: dict[int, int] = {}  # noqa: RUF012
     SEED = 100
@@ -125,6 +133,10 @@ class Config:
             raise ValueError(f"RANDOM_SIDE is {side}. Give (least, most) pixels, or None.")
         if self.RARE_SHARE is not None and not 0 < self.RARE_SHARE <= 1:
             raise ValueError(f"RARE_SHARE is {self.RARE_SHARE}. Give a share of the images above 0, up to 1, or None.")
+        if not 0 <= self.ADVERSARIAL_SHARE <= 1:
+            raise ValueError(
+                f"ADVERSARIAL_SHARE is {self.ADVERSARIAL_SHARE}. Give a share of a batch's images, 0 to 1."
+            )
 
     @property
     def BATCH_SIZE(self) -> int:
@@ -259,12 +271,26 @@ class PhotosConfig(Config):
     TRAIN_BN = False
     RANDOM_ZOOM = 3.0
     RANDOM_SIDE = (96, 192)
-    RANDOM_NOISE = 8.0
+    RANDOM_NOISE = 16.0
+    ADVERSARIAL_SHARE = 0.5
+    ADVERSARIAL_AFTER = 11
     RARE_SHARE = 0.25
     PART_SCORES = True
 
 
-PRESETS: dict[str, type[Config]] = {"paper": PaperConfig, "mini": MiniConfig, "photos": PhotosConfig}
+class MiniRobustConfig(MiniConfig):
+    """The K of `mini`, trained on against attacks on itself."""
+
+    NAME = "mini_robust"
+    ADVERSARIAL_SHARE = 0.5
+
+
+PRESETS: dict[str, type[Config]] = {
+    "paper": PaperConfig,
+    "mini": MiniConfig,
+    "mini_robust": MiniRobustConfig,
+    "photos": PhotosConfig,
+}
 
 
 def preset(name: str, **overrides: Any) -> Config:

@@ -1,4 +1,4 @@
-"""K's detector rewritten for speed: no mask head, batch normalisation folded away; at choice bfloat16, less padding.
+"""K's detector rewritten for speed: no mask head, batch normalisation folded away; computed by the chosen engine.
 
 The architecture stays where it is written, in backbone.py, rpn.py and heads.py: `rewrite` walks the finished graph and
 exchanges its layers.
@@ -7,7 +7,6 @@ exchanges its layers.
 from __future__ import annotations
 
 import gc
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,21 +20,10 @@ from unmask_tf.mrcnn import boxes as box_math
 from unmask_tf.mrcnn.anchors import normalized_anchors
 from unmask_tf.mrcnn.config import Config
 from unmask_tf.mrcnn.detections import box_results
+from unmask_tf.mrcnn.engines import PRECISIONS, QUANTIZED, REFERENCE, choose, quantized_folder
 from unmask_tf.mrcnn.graphs import build_inference_model
-from unmask_tf.mrcnn.image import canvas_size, crop_padding, cropped_size, mold_inputs
+from unmask_tf.mrcnn.image import Placement, canvas_size, mold_inputs
 from unmask_tf.mrcnn.weights import load_weights
-
-# dtype option -> names of the layers that run in bfloat16. The region proposal network and the pyramid's last
-# convolutions are half of the arithmetic. In the backbone rounding changes more part sets, the sooner the more: only
-# the last two stages follow, and the sums over their blocks keep float32. In bfloat16 thousands of boxes would share a
-# score, so the layers that score and refine them keep float32 too.
-_BFLOAT16 = {
-    "float32": re.compile(r"(?!)"),
-    "bfloat16": re.compile(
-        r"rpn_(model|conv_shared|class_raw|bbox_pred)|fpn_p[2-6]|res[45].*_branch2[bc]|mrcnn_class_conv[12]"
-    ),
-}
-DTYPES = tuple(_BFLOAT16)
 
 
 class FixedConvolution(layers.Layer):
@@ -135,39 +123,23 @@ def _kernel_and_bias(layer: Any, norm: layers.BatchNormalization | None) -> tupl
     return kernel.astype(np.float32), bias.astype(np.float32)
 
 
-def rewrite(network: keras.Model, dtype: str = "float32", consume: bool = False) -> keras.Model:
+def rewrite(network: keras.Model, consume: bool = False) -> keras.Model:
     """The same function as `network` (K's detector or a part of it), for inference with its present weights.
 
     Each batch normalisation that follows a convolution is folded into it: exact up to rounding.
 
     Args:
         network: a functional model.
-        dtype: `float32`; `bfloat16`: the region proposal network, the pyramid's last convolutions, the head's wide
-            layers and most convolutions of the ResNet's last two stages run in bfloat16. Anchors, boxes, scores, region
-            alignment and suppression stay in float32.
         consume: takes the network's variables over, so that their memory is needed once; `network` is spoilt by it.
-
-    Raises:
-        ValueError: another dtype.
     """
-    if dtype not in DTYPES:
-        raise ValueError(f"K's dtype is '{dtype}'. Choose one of: {', '.join(DTYPES)}.")
-    return _rewrite(network, _BFLOAT16[dtype], consume, "float32")
-
-
-def _rewrite(network: keras.Model, chosen: re.Pattern[str], consume: bool, input_dtype: str) -> keras.Model:
     norms = _normalizations(network)
     folded = {id(norm) for norm in norms.values()}
 
-    def dtype_of(layer: Any) -> str:
-        return "bfloat16" if chosen.fullmatch(getattr(layer, "name", "")) else "float32"
-
     def exchange(layer: Any) -> Any:
         if isinstance(layer, keras.Model):
-            return _rewrite(layer, chosen, consume, dtype_of(layer))
-        dtype = dtype_of(layer)
+            return rewrite(layer, consume)
         if id(layer) in folded:
-            return _Passed(dtype=dtype, name=layer.name)
+            return _Passed(name=layer.name)
         if type(layer) in (layers.Conv2D, layers.DepthwiseConv2D, layers.Dense):
             kernel, bias = _kernel_and_bias(layer, norms.get(id(layer)))
             shape = {} if isinstance(layer, layers.Dense) else dict(strides=layer.strides, padding=layer.padding)
@@ -178,19 +150,13 @@ def _rewrite(network: keras.Model, chosen: re.Pattern[str], consume: bool, input
                 activation=layer.activation,
                 depthwise=isinstance(layer, layers.DepthwiseConv2D),
                 variable=layer.kernel if consume else None,
-                dtype=dtype,
                 name=layer.name,
             )
         if getattr(layer, "weights", None):
             return layer  # a normalisation that follows no convolution
         # A new one that does the same: the old one would keep its whole graph, with all weights, in memory.
-        settings = layer.get_config()
-        return type(layer).from_config({**settings, "dtype": dtype} if dtype == "bfloat16" else settings)
+        return type(layer).from_config(layer.get_config())
 
-    inputs = network.input
-    if not isinstance(inputs, list | tuple | dict):
-        inputs = keras.Input(batch_shape=inputs.shape, dtype=input_dtype, name=inputs.name)
-        return keras.models.clone_model(network, input_tensors=inputs, clone_function=exchange)
     return keras.models.clone_model(network, clone_function=exchange)
 
 
@@ -204,44 +170,58 @@ def compiled(network: keras.Model) -> Callable[[Sequence[np.ndarray]], np.ndarra
     return lambda inputs: function(*(tf.convert_to_tensor(x) for x in inputs)).numpy()
 
 
+def rewritten_detector(config: Config, weights: str | Path) -> keras.Model:
+    """K of a weights file, without masks, rewritten: molded images, anchors and windows to detections.
+
+    Raises:
+        InputError: weights that do not fit.
+    """
+    model = build_inference_model(config)  # the graph with masks is only needed to check the weights file whole
+    load_weights(model, weights)
+    network = rewrite(keras.Model(model.inputs, model.output["detections"]), consume=True)
+    del model
+    _collect()
+    return network
+
+
+def _collect() -> None:
+    """Frees graphs that nothing uses: they are cycles, and would stay until Python happens to collect."""
+    gc.collect()
+    return_freed_memory()
+
+
 class FastDetector:
     """K's boxes, classes and scores, without masks, by a rewritten network.
 
     Args:
         config: K's settings.
         weights: a Matterport-layout `.h5`.
-        dtype: `float32` or `bfloat16`; see `rewrite`.
-        crop_canvas: cut the zero padding of the square canvas to the next multiple of 64: 832 instead of 1024 for a
-            square image. The network sees another border and fewer anchors, so results near the border change.
+        engine: of `engines.choose`.
+
+    Attributes:
+        choice: the engine in use, and why.
 
     Raises:
-        ValueError: an unknown dtype, or crop_canvas without a square canvas.
-        InputError: weights that do not fit.
+        ValueError: an unknown engine.
+        InputError: weights that do not fit, or an engine that is not installed or not prepared.
     """
 
-    def __init__(
-        self, config: Config, weights: str | Path, *, dtype: str = "float32", crop_canvas: bool = False
-    ) -> None:
-        if crop_canvas and config.IMAGE_RESIZE_MODE != "square":
-            raise ValueError(
-                f"crop_canvas cuts the padding of square canvases, but IMAGE_RESIZE_MODE is "
-                f"'{config.IMAGE_RESIZE_MODE}'. Leave it out, or use 'square'."
-            )
-        self.config, self.crop_canvas = config, crop_canvas
-        # The graph with masks is only needed to check the weights file whole; cropped, it takes any canvas.
-        model = build_inference_model(config.replace(IMAGE_RESIZE_MODE="none") if crop_canvas else config)
-        load_weights(model, weights)
-        network = keras.Model(model.inputs, model.output["detections"])
-        self.network = rewrite(network, dtype, consume=True)
-        del model, network
-        gc.collect()  # graphs are cycles: without this, they stay until Python happens to collect
-        return_freed_memory()
-        self._function = compiled(self.network)
+    def __init__(self, config: Config, weights: str | Path, engine: str = REFERENCE) -> None:
+        self.config, self.choice = config, choose(engine)
+        engine = self.choice.engine
+        if engine == REFERENCE:
+            self._function = compiled(rewritten_detector(config, weights))
+        else:
+            from unmask_tf.mrcnn.openvino_network import OpenVinoDetections, read
+
+            networks = read(quantized_folder(weights)) if engine == QUANTIZED else None
+            self._function = OpenVinoDetections(rewritten_detector(config, weights), PRECISIONS[engine], networks)
+            _collect()
         self._anchors: dict[tuple[int, int], np.ndarray] = {}
 
     def canvas(self, height: int, width: int) -> tuple[int, int]:
         """(height, width) of the canvas of an image of this size; a call takes images of one canvas."""
-        return (cropped_size if self.crop_canvas else canvas_size)(height, width, self.config)
+        return canvas_size(height, width, self.config)
 
     def detect_boxes(self, images: Sequence[np.ndarray]) -> list[dict[str, np.ndarray]]:
         """Detects objects in RGB uint8 images, each (H, W, 3), of one canvas size.
@@ -249,18 +229,15 @@ class FastDetector:
         Returns:
             Per image: `rois` int32 (D, 4) pixel boxes, `class_ids` int32 (D,), `scores` float32 (D,).
         """
-        molded, windows = self._molded(images)
-        canvas = molded.shape[1:3]
-        if canvas not in self._anchors:
-            self._anchors[canvas] = normalized_anchors(self.config, canvas)
-        anchors = np.repeat(self._anchors[canvas][None], len(images), axis=0)
+        molded, anchors, placements = self.molded(images)
+        canvas, windows = molded.shape[1:3], [placement.window for placement in placements]
         detections = self._function([molded, anchors, box_math.normalize(np.array(windows), canvas)])
         return box_results(detections, [image.shape[:2] for image in images], canvas, windows)
 
-    def _molded(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, list[tuple[int, int, int, int]]]:
-        """Molded images float32 (B, H, W, 3), and their windows on the canvas, pixels."""
+    def molded(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, list[Placement]]:
+        """Images on their canvas, float32 (B, H, W, 3), its anchors (B, A, 4), and where each image lies."""
         molded, _, placements = mold_inputs(images, self.config)
-        if not self.crop_canvas:
-            return molded, [placement.window for placement in placements]
-        cropped = [crop_padding(canvas, placement) for canvas, placement in zip(molded, placements, strict=True)]
-        return np.stack([canvas for canvas, _ in cropped]), [window for _, window in cropped]
+        canvas = molded.shape[1:3]
+        if canvas not in self._anchors:
+            self._anchors[canvas] = normalized_anchors(self.config, canvas)
+        return molded, np.repeat(self._anchors[canvas][None], len(images), axis=0), placements

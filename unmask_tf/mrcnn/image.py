@@ -71,30 +71,10 @@ def canvas_size(height: int, width: int, config: Config) -> tuple[int, int]:
         return height, width
     if config.IMAGE_RESIZE_MODE != "pad64":
         return int(config.IMAGE_SHAPE[0]), int(config.IMAGE_SHAPE[1])
-    return cropped_size(height, width, config)
-
-
-def cropped_size(height: int, width: int, config: Config) -> tuple[int, int]:
-    """(height, width) of the scaled image, each rounded up to a multiple of 64: `crop_padding`'s canvas."""
     scale = _scale(height, width, config)
     if scale != 1:
         height, width = round(height * scale), round(width * scale)
     return height + -height % 64, width + -width % 64
-
-
-def crop_padding(canvas: np.ndarray, placement: Placement) -> tuple[np.ndarray, tuple[int, int, int, int]]:
-    """Cuts the zero padding of a canvas (H, W, 3), so that each side is the next multiple of 64 above the image's.
-
-    Returns:
-        The smaller canvas, and the image's window on it, pixels.
-    """
-    window, spans = [], []
-    for low, high in ((placement.window[0], placement.window[2]), (placement.window[1], placement.window[3])):
-        before = (-(high - low) % 64) // 2
-        spans.append(slice(low - before, low - before + (high - low) + -(high - low) % 64))
-        window.append((before, before + high - low))
-    (top, bottom), (left, right) = window
-    return canvas[spans[0], spans[1]], (top, left, bottom, right)
 
 
 def resize_image(

@@ -77,17 +77,43 @@ def choose_part_scores(
     """
     parts = dataset.taxonomy.parts
     views = [(i, cut) for i in range(len(dataset)) for cut in (False, True) if not cut or dataset.images[i].instances]
-    scores, present = (np.zeros((len(views), len(parts)), kind) for kind in (float, bool))
-    for start in range(0, len(views), batch_size):
-        images = []
-        for row, (i, cut) in enumerate(views[start : start + batch_size], start):
-            image, instances = dataset.load_image(i), dataset.load_instances(i)
-            if cut:
-                image, instances = _as_a_classifier_sees_it(image, instances)
-            present[row, instances[0] - 1] = True
-            images.append(image)
+    present = np.zeros((len(views), len(parts)), bool)
+
+    def shown(row: int) -> np.ndarray:
+        i, cut = views[row]
+        image, instances = dataset.load_image(i), dataset.load_instances(i)
+        if cut:
+            image, instances = _as_a_classifier_sees_it(image, instances)
+        present[row, instances[0] - 1] = True
+        return image
+
+    scores = highest_scores(model, len(views), shown, len(parts), batch_size=batch_size, progress=progress)
+    return {part: round(float(score), 4) for part, score in zip(parts, best_scores(scores, present), strict=True)}
+
+
+def highest_scores(
+    model: Detector,
+    count: int,
+    image: Callable[[int], np.ndarray],
+    parts: int,
+    *,
+    batch_size: int = 8,
+    progress: Callable[[float], None] = lambda share: None,
+) -> np.ndarray:
+    """K's highest score of each part in each image, 0 where it sees none: (images, parts).
+
+    Args:
+        model: K, with a low DETECTION_MIN_CONFIDENCE.
+        count: number of images.
+        image: number of an image -> uint8 (H, W, 3).
+        parts: number of parts.
+        batch_size, progress: as of `choose_part_scores`.
+    """
+    scores = np.zeros((count, parts))
+    for start in range(0, count, batch_size):
+        images = [image(row) for row in range(start, min(start + batch_size, count))]
         results = model.detect_boxes(images + images[-1:] * (batch_size - len(images)))
         for row, result in enumerate(results[: len(images)], start):
             np.maximum.at(scores[row], result["class_ids"] - 1, result["scores"])
-        progress((start + len(images)) / len(views))
-    return {part: round(float(score), 4) for part, score in zip(parts, best_scores(scores, present), strict=True)}
+        progress((start + len(images)) / count)
+    return scores

@@ -31,7 +31,16 @@ class Stage:
 
 SCHEDULES: dict[str, tuple[Stage, ...]] = {
     "mini": (Stage("all", 9, 1e-3), Stage("all", 12, 1e-4)),
-    "photos": (Stage("heads", 1, 1e-3), Stage("all", 8, 3e-4), Stage("all", 10, 1e-4), Stage("all", 11, 2e-5)),
+    "photos": (
+        Stage("heads", 1, 1e-3),
+        Stage("all", 8, 3e-4),
+        Stage("all", 10, 1e-4),
+        Stage("all", 11, 2e-5),
+        Stage("all", 15, 1e-4),
+        Stage("all", 16, 2e-5),
+    ),
+    "mini_robust": (Stage("all", 4, 3e-4), Stage("all", 5, 5e-5)),
     "paper": (Stage("heads", 20, 1e-3), Stage("4+", 32, 1e-3), Stage("all", 40, 1e-4)),
 }
-"""By preset. `paper` is the released one."""
+"""By preset. `paper` is the released one; `mini_robust` goes on from a trained K, `photos` attacks its batches in its
+last two stages."""

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from unmask_tf.data.part_instances import PartDataset
 from unmask_tf.efficientnet_lite import load_imagenet
 from unmask_tf.errors import InputError
+from unmask_tf.mrcnn.adversarial import AttackedSource
 from unmask_tf.mrcnn.augmentation import FLIP
 from unmask_tf.mrcnn.checkpoints import NOTHING, read_checkpoint
 from unmask_tf.mrcnn.config import Config
@@ -21,7 +22,8 @@ from unmask_tf.mrcnn.fit import fit
 from unmask_tf.mrcnn.graphs import build_training_model
 from unmask_tf.mrcnn.ground_truth import load_ground_truth
 from unmask_tf.mrcnn.model import MaskRCNN
-from unmask_tf.mrcnn.samples import Images, Loaded, Passes, Ready, rare_repeats
+from unmask_tf.mrcnn.part_names import part_names
+from unmask_tf.mrcnn.samples import Images, Loaded, Passes, Ready, Source, rare_repeats
 from unmask_tf.mrcnn.schedules import Stage
 from unmask_tf.mrcnn.views import random_view
 from unmask_tf.mrcnn.weights import load_weights, named_weights
@@ -70,7 +72,9 @@ def train_parts(
         tf.config.experimental.enable_op_determinism()
     graph, resume, checkpoint = build_training_model(config), NOTHING, Path(workdir) / "checkpoint.h5"
     repeats = None if config.RARE_SHARE is None else rare_repeats(train, config.RARE_SHARE)
-    source = Passes(_images(train, config, quiet=progress is not None), config, repeats)
+    source: Source = Passes(_images(train, config, quiet=progress is not None), config, repeats)
+    if config.ADVERSARIAL_SHARE:
+        source = AttackedSource(source, graph, config)
     if checkpoint.is_file():
         load_weights(graph, checkpoint)
         resume = read_checkpoint(checkpoint)
@@ -120,13 +124,16 @@ def load_initial_weights(graph: keras.Model, config: Config, path: Path | None) 
         config: its settings.
         path: for a ResNet, weights in Matterport's layout such as `mask_rcnn_coco.h5`, of which the heads are left
             out; for `mobilenet_v2`, Keras' weights of MobileNetV2; for `efficientnet_lite0`, its ImageNet weights as
-            .npz. None: a full ResNet or EfficientNet-Lite0 is refused, MobileNetV2 has ImageNet's weights (Keras
-            downloads them once), others stay random.
+            .npz. Of a K that names its parts (which must be the same, with the same settings) the heads are taken too.
+            None: a full ResNet or EfficientNet-Lite0 is refused, MobileNetV2 has ImageNet's weights (Keras downloads
+            them once), others stay random.
 
     Raises:
         InputError: the weights cannot be had, or do not fit.
     """
-    if config.BACKBONE == "mobilenet_v2":
+    if path is not None and path.suffix == ".h5" and part_names(path):
+        load_weights(graph, path)
+    elif config.BACKBONE == "mobilenet_v2":
         _load_mobilenet(graph.get_layer("mobilenet_v2"), path)
     elif config.BACKBONE == "efficientnet_lite0":
         if path is None:

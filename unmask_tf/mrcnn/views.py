@@ -72,6 +72,14 @@ def cut_out(image: np.ndarray, instances: Instances, window: tuple[int, int, int
     )
 
 
+def _noise(shape: tuple[int, ...], rng: np.random.RandomState) -> np.ndarray:
+    """Noise of standard deviation 1, float32 (H, W, 3): of two one is independent from pixel to pixel, the other, like
+    an attack's, constant on squares of two pixels."""
+    size = 1 + rng.randint(2)
+    coarse = rng.normal(size=(-(-shape[0] // size), -(-shape[1] // size), shape[2])).astype(np.float32)
+    return coarse.repeat(size, axis=0).repeat(size, axis=1)[: shape[0], : shape[1]]
+
+
 def degraded(image: np.ndarray, sides: tuple[int, int], noise: float, rng: np.random.RandomState) -> np.ndarray:
     """The image as a camera of fewer pixels, in another light, would have taken it: uint8 (H, W, 3), of the same size.
 
@@ -95,7 +103,7 @@ def degraded(image: np.ndarray, sides: tuple[int, int], noise: float, rng: np.ra
     middle = values.mean()
     values = (contrast * (values - middle) + middle) * brightness
     if shrunk:
-        values += rng.normal(0.0, strength, values.shape).astype(np.float32)
+        values += strength * _noise(values.shape, rng)
     pixels = Image.fromarray(np.clip(np.round(values), 0, 255).astype(np.uint8))
     if pixels.size != (width, height):
         pixels = pixels.resize((width, height), Image.Resampling.BILINEAR)

@@ -12,7 +12,9 @@ from typing import Any
 
 from unmask_tf.errors import InputError
 from unmask_tf.files import read_json, write_text
+from unmask_tf.places import REFERENCE
 from unmask_tf.report.claims import Claim, evaluate_claims
+from unmask_tf.report.document_claims import BLOCKS, check
 from unmask_tf.report.published import DEFAULT_PATH
 from unmask_tf.report.results import Results
 from unmask_tf.report.table import Table, markdown
@@ -48,8 +50,8 @@ def misses(found: Mapping[str, list[Claim]], path: Path = TABLE) -> list[str]:
     return lines
 
 
-def claims_markdown(found: Mapping[str, list[Claim]], path: Path = TABLE) -> str:
-    """The whole list: how to run each profile, then a row per claim."""
+def claims_markdown(found: Mapping[str, list[Claim]], path: Path = TABLE, documents: Table | None = None) -> str:
+    """The whole list: how to run each profile, a row per claim of the paper, and what our documents say."""
     runs = read_json(path)
     about = [[f"`{name}`", runs[name]["data"], f"`{runs[name]['command']}`", runs[name]["minutes"]] for name in found]
     rows = [
@@ -65,7 +67,15 @@ def claims_markdown(found: Mapping[str, list[Claim]], path: Path = TABLE) -> str
         Table("runs", "", ["Profile", "Data", "Command that makes the rows", "Minutes on 2 cores"], about),
         Table("claims", "", ["Claim, with the bound that is tested", "Paper", *found], rows),
     ]
-    return "\n".join(["# Claims\n", f"{intro}\n", *map(markdown, tables)])
+    told = "\n".join(["# Claims\n", f"{intro}\n", *map(markdown, tables)])
+    if documents is None:
+        return told
+    blocks = [[document, block, f"`{command}`"] for (document, block), command in BLOCKS.items()]
+    generated = Table("blocks", "", ["Document", "Generated block", "Command"], blocks)
+    return (
+        f"{told}\n## What README and FIDELITY say\n\nWhere nothing is measured by `make claims`, the command has to be "
+        f"run; times are of one machine.\n\n{markdown(documents)}\n{markdown(generated)}"
+    )
 
 
 def write_claims(folder: Path, document: Path) -> tuple[str, list[str]]:
@@ -75,7 +85,11 @@ def write_claims(folder: Path, document: Path) -> tuple[str, list[str]]:
         InputError: as `claims_of`; the file cannot be written.
     """
     found = claims_of(folder)
-    write_text(document, claims_markdown(found))
-    missed = misses(found)
+    missed, said = misses(found), None
+    if folder == REFERENCE and (document.parent / "FIDELITY.md").is_file():  # what they say, they say of these rows
+        said, others = check(folder, document.parent)
+        missed += others
+    write_text(document, claims_markdown(found, documents=said))
     counts = ", ".join(f"{name} {len(claims)}" for name, claims in found.items())
+    counts += f", README and FIDELITY {len(said.rows)}" if said is not None else ""
     return f"claims tested: {counts}; otherwise than expected: {len(missed)}\n{document}", missed

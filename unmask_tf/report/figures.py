@@ -24,7 +24,7 @@ from unmask_tf.report.overlap import FACTORS, MEASURES, Overlap, interval_of
 from unmask_tf.report.per_class import confusions
 from unmask_tf.report.published import read_published
 from unmask_tf.report.results import Results
-from unmask_tf.report.statistics import Detection, class_set_means, key_of
+from unmask_tf.report.statistics import Detection, Interval, class_set_means, key_of, mean_intervals
 from unmask_tf.report.table import Number, number
 
 # Okabe and Ito's palette: told apart with every common colour blindness. CS5a is dark orange and CS3b light blue, as
@@ -122,13 +122,15 @@ def figure3(search: Search) -> Figure:
 
 
 @styled
-def figure4(numbers: pd.Series) -> Figure:
+def figure4(numbers: pd.Series, intervals: Mapping[tuple[str, str], Interval] | None = None) -> Figure:
     """Figure 4: accuracy per class set, averaged over attacks, budgets and M, per defence.
 
-    Bars are ours; a black tick is the paper's mean over the same cells, where the paper has the class set.
+    Bars are ours, with 95 % intervals; a black tick is the paper's mean over the same cells, where the paper has the
+    class set.
 
     Args:
         numbers: accuracies, as in `statistics`.
+        intervals: as `statistics.mean_intervals` gives them; None: none are drawn.
     """
     published = read_published().accuracy
     ours = class_set_means(numbers)
@@ -137,19 +139,25 @@ def figure4(numbers: pd.Series) -> Figure:
     paper = paper.reindex(index=ours.index, columns=ours.columns)
     colours, width = _styles(ours, _DEFENCE_COLOURS, _OTHER_COLOURS), 0.81 / max(1, ours.shape[1])
     figure, grid = panels(1, 1, max(4.6, 1.6 + 0.5 * ours.size), 3.9)
-    axis, bars = grid[0, 0], []
+    axis, bars, known = grid[0, 0], [], intervals or {}
     for j, defence in enumerate(ours):
         at, ticks = np.arange(len(ours)) + (j - (ours.shape[1] - 1) / 2) * width, paper[defence].to_numpy()
         bars.append(axis.bar(at, ours[defence], width * 0.92, color=colours[defence], label=label(defence, DEFENCES)))
-        # A number stands above the higher of bar and tick, so that neither covers it.
-        for x, height, tick in zip(at, ours[defence], ticks, strict=True):
+        ends = 100 * np.array([known.get((name, defence), (np.nan, np.nan)) for name in ours.index])
+        if known:
+            axis.vlines(at, ends[:, 0], ends[:, 1], colors="black", linewidth=1.2, zorder=4)
+        # A number stands above the highest of bar, tick and interval, so that none covers it.
+        for x, height, tick, (_, end) in zip(at, ours[defence], ticks, ends, strict=True):
             if not np.isnan(height):
-                axis.text(x, np.nanmax([height, tick]) + 1.5, f"{height:.0f}", ha="center", va="bottom", fontsize=8.5)
+                top = np.nanmax([height, tick, end])
+                axis.text(x, top + 1.5, f"{height:.0f}", ha="center", va="bottom", fontsize=8.5)
         axis.hlines(ticks, at - width * 0.46, at + width * 0.46, colors="black", linewidth=1.6, zorder=3)
     if paper.notna().any(axis=None):
         bars += axis.plot([], [], color="black", linewidth=1.6, label="paper")
+    if known:
+        bars += axis.plot([], [], "|", color="black", markersize=9, label="95 % interval")
     axis.set_xticks(np.arange(len(ours)), [label(name, CLASS_SETS) for name in ours.index])
-    axis.set(ylim=(0, 108), yticks=range(0, 101, 20), xlim=(-0.75, max(1, len(ours)) - 0.25))
+    axis.set(ylim=(0, 110), yticks=range(0, 101, 20), xlim=(-0.75, max(1, len(ours)) - 0.25))
     axis.set(xlabel="Class set", ylabel="Accuracy under attack (%)")
     axis.grid(axis="x", visible=False)
     if bars:
@@ -284,7 +292,7 @@ def write_figures(results: Results) -> list[Path]:
     if not others or results.find("grid"):
         if case := first_case(results.gallery):
             found["figure1"] = figure1(case)
-        found["figure4"] = figure4(results.accuracy)
+        found["figure4"] = figure4(results.accuracy, mean_intervals(results.grid))
         if results.detections:
             found["figure5"] = figure5(results.detections)
         if (known := results.overlap) is not None:

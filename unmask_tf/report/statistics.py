@@ -190,6 +190,29 @@ def means(accuracy: pd.Series) -> dict[str, float]:
     return (100 * table.mean()).to_dict() | differences
 
 
+def mean_intervals(row_sets: Iterable[RowSet]) -> dict[tuple[str, str], Interval]:
+    """(class set, defence) -> interval of `class_set_means`, as a fraction; left out where there is only one image.
+
+    Images are drawn, and a drawn image counts alike under every attack and with every M.
+    """
+    cells: dict[tuple[str, str], list[pd.Series]] = {}
+    for r in row_sets:
+        if r.header.attack != "none":
+            right = pd.Series(r.right, r.rows["image"].to_numpy(), dtype=float)
+            cells.setdefault((r.header.class_set, r.header.defence), []).append(right)
+    found = {}
+    for key, columns in cells.items():
+        table = pd.concat(columns, axis=1).to_numpy()
+
+        def mean(times: np.ndarray, table: np.ndarray = table) -> np.ndarray:
+            return (times @ np.nan_to_num(table) / (times @ ~np.isnan(table))).mean(axis=1)
+
+        if len(table) > 1:
+            low, high = np.quantile(resampled(mean, len(table)), [0.025, 0.975])
+            found[key] = float(low), float(high)
+    return found
+
+
 def class_set_means(accuracy: pd.Series) -> pd.DataFrame:
     """Figure 4: mean accuracy in percent over attacks, budgets and M; a row per class set, a column per defence."""
     found = 100 * wide(attacked(accuracy)).groupby(level="class_set").mean()

@@ -20,6 +20,10 @@ _TEX = {c: f"\\{c}" for c in "&%$#_{}"} | {
     **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
     **{"∞": r"$\infty$", "ε": r"$\varepsilon$", "†": r"$^\dagger$", "≥": r"$\geq$", "✓": "x"},
 }
+_TEX_BREAK = r" \\ "
+_TEX_FIT = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}"
+_TEX_LINE = 60
+"""Longer texts, in characters, are set in several lines."""
 
 
 def number(value: float | None, digits: int = 2, sign: bool = False) -> str:
@@ -153,18 +157,32 @@ def plain(table: Table) -> str:
 
 
 def latex(table: Table, data: str) -> str:
-    """A `table` for LaTeX without packages; its caption tells the data."""
+    """A `table` for LaTeX, no wider than a line; it needs the package graphicx, and its caption tells the data."""
+
+    def escaped(text: str) -> str:
+        return "".join(_TEX.get(c, c) for c in text)
 
     def row(cells: Iterable[str]) -> str:
-        return " & ".join("".join(_TEX.get(c, c) for c in cell) for cell in cells) + " \\\\\n"
+        return " & ".join(cells) + " \\\\\n"
+
+    def title(text: str) -> str:
+        lines = [escaped(line) for line in text.split(": ")]  # `UM: paper` stands in two lines
+        return lines[0] if len(lines) == 1 else f"\\shortstack{{{_TEX_BREAK.join(lines)}}}"
 
     head, rows, numeric = table.texts()
-    caption = "".join(_TEX.get(c, c) for c in f"{table.title} ({data})".replace("`", ""))
-    body = f"\\hline\n{row(head)}\\hline\n{''.join(map(row, rows))}\\hline\n"
-    columns = "".join("r" if right else "l" for right in numeric)
+    caption = escaped(f"{table.title} ({data})".replace("`", ""))
+    body = "".join(row([escaped(cell) for cell in cells]) for cells in rows)
+    longest = [max((len(cells[i]) for cells in rows), default=0) for i in range(len(head))]
+    columns = "".join(
+        "r" if right else "l" if length <= _TEX_LINE else f"p{{{_TEX_LINE // 2}em}}"
+        for right, length in zip(numeric, longest, strict=True)
+    )
     return (
-        f"\\begin{{table}}\n\\caption{{{caption}}}\n\\begin{{tabular}}{{{columns}}}\n"
-        f"{body}\\end{{tabular}}\n\\end{{table}}\n"
+        "% \\usepackage{graphicx}\n"
+        f"\\begin{{table}}\n\\caption{{{caption}}}\n\\footnotesize\\setlength{{\\tabcolsep}}{{3pt}}\n"
+        f"{_TEX_FIT}{{\\begin{{tabular}}{{{columns}}}\n"
+        f"\\hline\n{row(map(title, head))}\\hline\n{body}\\hline\n"
+        "\\end{tabular}}\n\\end{table}\n"
     )
 
 

@@ -11,7 +11,7 @@ from unmask_tf.experiment.kinds.shared import without_nan
 from unmask_tf.experiment.quiet import quiet_and_deterministic
 from unmask_tf.experiment.step import Resources
 
-VERSION = 2
+VERSION = 3
 SUFFIX = ".h5"
 FRESH = True
 GPU = True
