@@ -86,7 +86,9 @@ def binarisation_trial(
         return wrong & (parts.distances(target.parts.seen(_pixels(images)))[:, 1] == 0.0)
 
     if not counts(hidden[None])[0]:
-        raise RuntimeError("the hidden image does not solve its own problem.")
+        raise InputError(
+            "the hidden image does not solve its own problem: M's features depend on how they are rounded."
+        )
     found = run_attack(problem, image[None], np.zeros(1, np.int64), budget, seed=seed, ids=[name])
     tries = budget.iterations * budget.restarts
     chance = counts(_points(image, budget, rng, tries, corner=True))
