@@ -19,6 +19,7 @@ ATTACK_PRESET ?=
 DEFENCES      ?=
 EXTRACTOR     ?=
 K_PRESET      ?=
+ENGINE        ?=
 AT_EPOCHS     ?=
 
 # Results whose rows are enough for tables, figures and report: nothing is run first (ROWS=results/reference).
@@ -70,7 +71,7 @@ RUN    = --profile '$(PROFILE)' $(if $(DATA),--data '$(DATA)') $(if $(LIMIT),--l
 	$(if $(PLUGINS),--plugins '$(PLUGINS)') $(if $(CLASS_SETS),--class-sets '$(CLASS_SETS)') \
 	$(if $(ARCHITECTURES),--architectures '$(ARCHITECTURES)') $(if $(ATTACKS),--attacks '$(ATTACKS)') $(if $(ATTACK_PRESET),--attack-preset '$(ATTACK_PRESET)') \
 	$(if $(DEFENCES),--defences '$(DEFENCES)') $(if $(EXTRACTOR),--extractor '$(EXTRACTOR)') \
-	$(if $(K_PRESET),--k-preset '$(K_PRESET)') \
+	$(if $(K_PRESET),--k-preset '$(K_PRESET)') $(if $(ENGINE),--engine '$(ENGINE)') \
 	$(if $(AT_EPOCHS),--at-epochs '$(AT_EPOCHS)') $(EXTRA)
 
 BUILT   = $(if $(DATA),--data '$(DATA)')
@@ -82,7 +83,7 @@ FROM_ROWS = $(if $(ROWS),--profile '$(PROFILE)' --results '$(ROWS)' $(EXTRA),$(R
 HAVE_GPU = $(shell nvidia-smi -L 2>/dev/null | head -n 1)
 MARKS    = not slow$(if $(UNMASK_PHOTOS),, and not photos)$(if $(HAVE_GPU),, and not gpu)
 
-STAGES := data train-k evaluate-k train-m adversarial-training attack evaluate tables figures report compare claims zoo reproduce study adaptive release-k release-m contact-sheet versions fetch flickr near-duplicates leaks
+STAGES := data train-k evaluate-k train-m adversarial-training attack evaluate tables figures report compare claims zoo reproduce study adaptive release-k release-m quantize-k contact-sheet versions fetch flickr near-duplicates leaks
 .PHONY: help setup $(STAGES) inspect demo docs bench bench-attacks notebooks notebooks-env golden test test-kernels lint clean bench-k bench-k-training pascal-part class-images check-data croissant bench-full
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -90,7 +91,7 @@ STAGES := data train-k evaluate-k train-m adversarial-training attack evaluate t
 help: ## list the targets
 	@echo 'make TARGET [PROFILE=mini|mini-full|photos|paper] [DATA=folder] [LIMIT=images] [K_WEIGHTS=file] [WORKERS=n]'
 	@echo '            [RAY=auto|address] [PLUGINS=module] [CLASS_SETS=a,b] [ARCHITECTURES=a,b] [ATTACKS=a,b] [ATTACK_PRESET=name]'
-	@echo '            [DEFENCES=a,b] [EXTRACTOR=name] [K_PRESET=name] [AT_EPOCHS=n] [IMAGE="files"] [EXTRA=options]'
+	@echo '            [DEFENCES=a,b] [EXTRACTOR=name] [K_PRESET=name] [ENGINE=name] [AT_EPOCHS=n] [IMAGE="files"] [EXTRA=options]'
 	@sed -n 's/^\([a-z][a-z-]*\):.*## \(.*\)/\1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
 		while IFS='|' read -r name text; do printf '  %-20s %s\n' "$$name" "$$text"; done
 
@@ -177,6 +178,9 @@ demo: setup ## the same with photographs that the installed packages bundle, ben
 
 release-k: setup ## write K with its parts' scores, chosen on validation images, to mask_rcnn_weights/ (EXTRA="--out folder")
 	$(UNMASK) release-k $(RUN)
+
+quantize-k: setup ## write K in 8-bit integers beside its weights, for the engine openvino_int8
+	$(UNMASK) quantize-k $(RUN)
 
 release-m: setup ## write evaluated M's, with their thresholds, to mask_rcnn_weights/ (EXTRA="--out folder")
 	$(UNMASK) release-m $(RUN)

@@ -26,7 +26,9 @@ from PIL import Image
 from turns import Worker
 
 from unmask_tf.errors import InputError
+from unmask_tf.experiment.quiet import import_quietly
 from unmask_tf.files import read_json, sha256, write_json
+from unmask_tf.mrcnn.engines import PRECISIONS, QUANTIZED, choose, installed, instruction_sets
 
 ROOT = Path(__file__).resolve().parents[1]
 HERE = Path(__file__).resolve().parent
@@ -44,6 +46,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "openvino-bfloat16": {"batch_size": 1, "engine": "openvino_bfloat16"},
     "openvino-int8": {"batch_size": 1, "engine": "openvino_int8"},
 }
+
+
+def possible() -> list[str]:
+    """The variants for which everything is installed."""
+    openvino, nncf = installed("openvino"), installed("nncf")
+    engines = {name: options.get("engine", "") for name, options in VARIANTS.items()}
+    return [n for n, e in engines.items() if (openvino or e not in PRECISIONS) and (nncf or e != QUANTIZED)]
 
 
 def agreement(first: dict[str, list[int]], second: dict[str, list[int]], parts: int = CLASSES - 1) -> dict[str, float]:
@@ -106,7 +115,8 @@ def _picture(seed: int, side: int) -> np.ndarray:
 
 
 def summary(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Per variant: median seconds an image, ratio to the original's median on the same images, memory, agreement."""
+    """Per variant: median seconds an image, ratio to the original's median on the same images (by the clock, and by the
+    processors' time, which a busy machine disturbs less), memory, agreement."""
     found = {name: {row: r["parts"] for row, r in v["rows"].items()} for name, v in record["variants"].items()}
     reference = ORIGINAL if found.get(ORIGINAL) else "extract"
     lines = {}
@@ -117,7 +127,12 @@ def summary(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
         line = {"images": len(rows), "seconds": _median(rows, rows), "peak_mb": round(variant["peak_mb"])}
         common = rows.keys() & record["variants"].get(ORIGINAL, {"rows": {}})["rows"].keys()
         if common and name != ORIGINAL:
-            line["times_faster"] = _median(record["variants"][ORIGINAL]["rows"], common) / _median(rows, common)
+            original = record["variants"][ORIGINAL]["rows"]
+            line["times_faster"] = _median(original, common) / _median(rows, common)
+            if all("cpu_seconds" in source[key] for source in (original, rows) for key in common):
+                line["times_less_work"] = _median(original, common, "cpu_seconds") / _median(
+                    rows, common, "cpu_seconds"
+                )
         if name != reference and found.get(reference):
             line[f"agreement_with_{reference}"] = agreement(found[reference], found[name])
         if name == "extract-batch4" and found.get("extract"):
@@ -126,22 +141,25 @@ def summary(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return lines
 
 
-def _median(rows: dict[str, Any], chosen: Iterable[str]) -> float:
-    return statistics.median(rows[key]["seconds"] for key in chosen)
+def _median(rows: dict[str, Any], chosen: Iterable[str], of: str = "seconds") -> float:
+    return statistics.median(rows[key][of] for key in chosen)
 
 
 def show(lines: dict[str, dict[str, Any]]) -> None:
     """Prints the summary as a table."""
-    print(f"{'variant':20} {'images':>6} {'s/image':>8} {'faster':>7} {'peak MB':>8}  part sets equal / memberships")
+    heads = f"{'variant':20} {'images':>6} {'s/image':>8} {'faster':>7} {'CPU':>6} {'peak MB':>8}"
+    print(f"{heads}  part sets equal / memberships")
     for name, line in lines.items():
         faster = f"{line['times_faster']:.2f}x" if "times_faster" in line else ""
+        work = f"{line['times_less_work']:.2f}x" if "times_less_work" in line else ""
         agrees = [
             f"{v['equal_sets']:.1%} / {v['equal_memberships']:.2%} ({k.removeprefix('agreement_with_')})"
             for k, v in line.items()
             if k.startswith("agreement_with_") and v["images"]
         ]
         print(
-            f"{name:20} {line['images']:6} {line['seconds']:8.3f} {faster:>7} {line['peak_mb']:8}  {'; '.join(agrees)}"
+            f"{name:20} {line['images']:6} {line['seconds']:8.3f} {faster:>7} {work:>6} {line['peak_mb']:8}  "
+            f"{'; '.join(agrees)}"
         )
 
 
@@ -151,7 +169,12 @@ def machine() -> dict[str, Any]:
     if Path("/proc/cpuinfo").is_file():
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
-    return {"system": platform.system(), "processor": model or platform.machine(), "cores": os.cpu_count()}
+    return {
+        "system": platform.system(),
+        "processor": model or platform.machine(),
+        "cores": os.cpu_count(),
+        "instruction_sets": ", ".join(instruction_sets()),
+    }
 
 
 def original_python(given: str) -> Path | None:
@@ -244,7 +267,8 @@ def _ask(worker: Worker, stored: dict[str, Any], rows: list[int]) -> None:
         answer = worker.ask({"rows": rows})
         stored["peak_mb"] = max(stored["peak_mb"], answer["peak_mb"])
         for row, parts in zip(rows, answer["found"], strict=True):
-            stored["rows"][str(row)] = {"seconds": answer["seconds"] / len(rows), "parts": parts}
+            spent = {key: answer[key] / len(rows) for key in ("seconds", "cpu_seconds") if key in answer}
+            stored["rows"][str(row)] = {**spent, "parts": parts}
 
 
 def main() -> int:
@@ -254,13 +278,14 @@ def main() -> int:
     parser.add_argument("--square", type=int, default=150, help="side of the middle square K sees; 0: whole images")
     parser.add_argument("--canvas", type=int, default=1024, help="K's canvas, a multiple of 64 (default 1024)")
     parser.add_argument("--backbone", default="resnet101", choices=("resnet50", "resnet101"))
-    parser.add_argument("--variants", default=",".join(VARIANTS), help="names, comma-separated")
+    parser.add_argument("--variants", help="names, comma-separated; default: all that is installed")
     parser.add_argument("--original-python", default=os.environ.get("ORIGINAL_PYTHON", ""), help="its CPython 3.7")
     parser.add_argument("--record", type=Path, default=ROOT / "results" / "bench_k.json", help="JSON file")
     parser.add_argument("--seconds", type=float, default=0, help="stop after about this long; run again to go on")
     parser.add_argument("--keep-freed-memory", action="store_true", help="ours keeps freed memory (glibc's mallopt)")
     arguments = parser.parse_args()
-    arguments.variants = [name.strip() for name in arguments.variants.split(",")]
+    chosen = arguments.variants.split(",") if arguments.variants else possible()
+    arguments.variants = [name.strip() for name in chosen]
     try:
         unknown = [name for name in arguments.variants if name not in VARIANTS]
         if unknown or arguments.images < 1 or arguments.canvas % 64 or arguments.canvas < 64:
@@ -272,6 +297,9 @@ def main() -> int:
     except (InputError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    import_quietly()
+    auto = choose()
+    print(f"[bench-k] {record['machine']}\n[bench-k] auto is {auto.engine}: {auto.why}")
     show(summary(record))
     print(f"[bench-k] {arguments.record}")
     return 0

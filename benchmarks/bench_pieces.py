@@ -46,11 +46,12 @@ def main(profile: str) -> None:
     from unmask_tf.classifiers.classifier import Classifier
     from unmask_tf.defense.extract import EXTRACTORS
     from unmask_tf.mrcnn.config import preset
+    from unmask_tf.mrcnn.engines import REFERENCE, choose, instruction_sets
 
     count, size = settings.attack.batch_size, settings.classifier.input_size
     images = np.random.default_rng(0).random((count, size, size, 3), np.float32)
     labels = np.arange(count) % CLASSES
-    print(f"{platform.platform()}, {platform.machine()}, {os.cpu_count()} cores")
+    print(f"{platform.platform()}, {platform.machine()}, {os.cpu_count()} cores, {', '.join(instruction_sets())}")
     for architecture in settings.architectures:
         classifier = Classifier(build_classifier(architecture, CLASSES, input_size=size, weights="random"))
         module = classifier.torch_module()
@@ -62,9 +63,11 @@ def main(profile: str) -> None:
         parts = part_names(weights)
         taxonomy = Taxonomy(parts, {}, {}) if parts else UNMASK
         config = preset(settings.part_detector.preset, NUM_CLASSES=len(taxonomy.parts) + 1)
-        extractor = EXTRACTORS["mask_rcnn"](weights, taxonomy, {"config": config.to_dict()})
-        bits = (255 * images[:8]).astype(np.uint8)
-        print(f"K: {images_per_second(lambda: extractor.extract(bits), 8):.1f} extractions/s")
+        bits, chosen = (255 * images[:8]).astype(np.uint8), choose()
+        print(f"K: the engine auto is {chosen.engine}: {chosen.why}")
+        for engine in dict.fromkeys((REFERENCE, chosen.engine)):
+            extractor = EXTRACTORS["mask_rcnn"](weights, taxonomy, {"config": config.to_dict(), "engine": engine})
+            print(f"K on {engine}: {images_per_second(lambda e=extractor: e.extract(bits), 8):.1f} extractions/s")
 
 
 if __name__ == "__main__":

@@ -42,9 +42,9 @@ def build_detection(settings):
     detect([images[0][:, ::-1]])
 
     def answer(request):
-        start = time.perf_counter()
+        start, worked = time.perf_counter(), time.process_time()
         found = detect([images[i] for i in request["rows"]])
-        return {"seconds": time.perf_counter() - start, "found": found}
+        return {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - worked, "found": found}
 
     return answer
 

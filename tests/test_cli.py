@@ -16,18 +16,19 @@ from unmask_tf.config import PROFILES
 from unmask_tf.experiment.rows import read_bundle
 from unmask_tf.experiment.setup import prepare, read_taxonomy
 from unmask_tf.files import read_json, sha256
+from unmask_tf.mrcnn import engines
 from unmask_tf.taxonomy import Taxonomy
 
 REPOSITORY = Path(__file__).parents[1]
 FAKE_SCIENCE = REPOSITORY / "tests" / "experiment"
 STAGES = {
     *("data", "train-k", "evaluate-k", "train-m", "attack", "evaluate", "tables", "figures", "report", "compare"),
-    *("reproduce", "adversarial-training", "adaptive", "study", "release-k", "release-m"),
+    *("reproduce", "adversarial-training", "adaptive", "study", "release-k", "release-m", "quantize-k"),
 }
 DATA_COMMANDS = {"pascal-part", "class-images", "check-data", "croissant"}
 OPTIONS = {
     *("profile", "data", "limit", "k-weights", "results", "class-sets", "architectures", "attacks", "attack-preset"),
-    *("defences", "extractor", "plugins", "workers", "threads", "ray"),
+    *("defences", "extractor", "engine", "plugins", "workers", "threads", "ray"),
 }
 
 FETCHES = {"fetch", "flickr", "near-duplicates", "leaks"}
@@ -68,11 +69,21 @@ def error_of(capsys, *arguments):
 
 
 def test_there_is_a_command_for_every_stage():
-    others = {"inspect", "demo", "claims", "contact-sheet", "versions", "tiny"}
+    others = {"inspect", "demo", "claims", "zoo", "contact-sheet", "versions", "tiny"}
     assert set(cli.commands) == STAGES | DATA_COMMANDS | FETCHES | others
     for stage in STAGES:
         names = {option.lstrip("-") for parameter in cli.commands[stage].params for option in parameter.opts}
         assert names >= OPTIONS, stage
+
+
+def test_help_tells_what_each_command_does_in_full(capsys):
+    assert main(["--help"]) == 0
+    listed = capsys.readouterr().out.partition("Commands:")[2]
+    assert "..." not in listed and "tiny" not in listed
+    for name, command in cli.commands.items():
+        if not command.hidden:
+            sentence = " ".join(command.help.split("\n\n")[0].split()).partition(". ")[0].rstrip(".")
+            assert f"{name} {sentence}" in " ".join(listed.split())
 
 
 def test_help_imports_no_heavy_library():
@@ -125,6 +136,7 @@ def test_a_class_set_the_data_does_not_know_is_named(capsys, data):
         ("--attack-preset", "strong"),
         ("--defences", "algorithm1"),
         ("--extractor", "mask_rcnn"),
+        ("--engine", "openvino_bfloat16"),
     ],
 )
 def test_an_unknown_name_is_refused_with_the_known_ones_before_anything_is_run(capsys, data, tmp_path, option, known):
@@ -190,6 +202,25 @@ def test_each_stage_asks_for_its_own_steps(data, tmp_path, asked):
     assert kinds("adversarial-training", "--epsilons", "2,4") == ["answer"] * 2 * 9
     assert [step.settings.split for step in asked] == ["val"] * 18
     assert main(["evaluate-k", *where]) == 0
+
+
+def test_the_engine_belongs_to_the_steps_and_rows_unless_it_is_the_reference(data, tmp_path, asked, monkeypatch):
+    where = ["--data", str(data), "--results", str(tmp_path / "results"), "--architectures", "vgg16"]
+    monkeypatch.setattr(engines, "installed", lambda package: True)
+    monkeypatch.setattr("tensorflow.config.list_physical_devices", lambda kind=None: [])
+
+    def extraction(*options):
+        asked.clear()
+        assert main(["evaluate", "--defences", "um", *options, *where]) == 130
+        answer = next(step for step in asked if step.kind == "answer" and step.settings.defence == "um")
+        return answer.settings.extractor, answer.inputs["parts_000000"].settings.options.get("engine")
+
+    assert extraction() == extraction("--engine", "tensorflow") == ("mask_rcnn", None)
+    assert extraction("--engine", "auto") == ("mask_rcnn openvino", "openvino")
+
+
+def test_tables_are_not_made_with_a_quantized_k(capsys, data):
+    assert "no step's key covers" in error_of(capsys, "evaluate", "--engine", "openvino_int8", "--data", data)
 
 
 def test_a_broken_taxonomy_is_named(capsys, data):

@@ -15,14 +15,14 @@ TARGETS = [
     *("report", "claims", "zoo"),
     *("reproduce", "compare", "notebooks", "test", "lint", "bench", "clean", "golden", "contact-sheet"),
     "notebooks-env",
-    *("inspect", "demo", "docs", "release-k", "release-m", "fetch", "flickr", "near-duplicates", "leaks"),
+    *("inspect", "demo", "docs", "release-k", "release-m", "quantize-k", "fetch", "flickr", "near-duplicates", "leaks"),
     *("pascal-part", "class-images", "check-data", "croissant", "bench-full"),
     *("adversarial-training", "adaptive", "study", "bench-k", "bench-k-training", "bench-attacks"),
     *("versions", "test-kernels"),
 ]
 RUN_TARGETS = [
     *("data", "train-k", "evaluate-k", "train-m", "attack", "evaluate", "tables", "figures", "report", "reproduce"),
-    *("compare", "adversarial-training", "adaptive", "study", "release-k", "release-m"),
+    *("compare", "adversarial-training", "adaptive", "study", "release-k", "release-m", "quantize-k"),
 ]
 OPTIONS = {
     "PROFILE": ("photos", "--profile"),
@@ -38,6 +38,7 @@ OPTIONS = {
     "ATTACK_PRESET": ("strong", "--attack-preset"),
     "DEFENCES": ("none,um", "--defences"),
     "EXTRACTOR": ("mine", "--extractor"),
+    "ENGINE": ("openvino", "--engine"),
     "AT_EPOCHS": ("30", "--at-epochs"),
 }
 

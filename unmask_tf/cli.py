@@ -40,6 +40,7 @@ _OPTIONS = (
     click.option("--defences", default="", help="Such as none,at,um; default: the profile's."),
     click.option("--extractor", help="The part extractor; default: the profile's."),
     click.option("--k-preset", help="Another K, such as mini_robust; default: the profile's."),
+    click.option("--engine", help="What computes K: tensorflow (default), openvino, openvino_bfloat16 or auto."),
     click.option("--at-epochs", type=int, help="At most this many epochs of adversarial training; default: profile's."),
     click.option("--plugins", default="", help="Your modules, imported first, which add entries to the tables."),
     click.option("--workers", type=int, help="Worker processes; default: one a core, at most 4; 0: none."),
@@ -253,6 +254,16 @@ def release_k(out: Path | None, **options: Any) -> None:
     click.echo(f"[release-k] {path}: " + ", ".join(f"{part} {score:g}" for part, score in scores.items()))
 
 
+@cli.command("quantize-k")
+@_run_options
+@click.option("--images", default=100, show_default=True, help="How many of K's training images to look at.")
+def quantize_k(images: int, **options: Any) -> None:
+    """Write the run's K in 8-bit integers beside its weights, for the engine openvino_int8."""
+    from unmask_tf.experiment.release import quantize_k as write
+
+    click.echo(f"[quantize-k] {write(_prepared(options), images)}")
+
+
 @cli.command("adversarial-training")
 @_run_options
 @click.option("--recipe", type=click.Choice(sorted(RECIPES)), default="released", show_default=True, help="Whose step.")
@@ -309,7 +320,7 @@ def adaptive(
     """The defence against an attacker who knows K: rows, table and curves."""
     from unmask_tf.experiment import adaptive as experiment
     from unmask_tf.experiment.publish import publish, publish_all
-    from unmask_tf.report.adaptive import adaptive_tables
+    from unmask_tf.report.adaptive import NAME, ROBUST, adaptive_tables
     from unmask_tf.report.adaptive_checks import check_tables
     from unmask_tf.report.figures import write_figures
     from unmask_tf.report.results import Results
@@ -328,7 +339,8 @@ def adaptive(
         efforts = {"iterations": iterations, "restarts": restarts}
         given = {name: value for name, value in efforts.items() if value is not None}
         steps = experiment.adaptive(run, _names(families), epsilons_255=budgets, **given)
-        publish(run.folder, "adaptive", steps, _run(run, options, steps))
+        bundle = ROBUST if options["k_preset"] else NAME
+        publish(run.folder, bundle, steps, _run(run, options, steps))
     results = Results(run.folder)
     made = write_tables(results, {table.name: table for table in (*adaptive_tables(results), *check_tables(results))})
     curves = results.find("adaptive") or results.find("adaptive_effort")

@@ -46,6 +46,7 @@ class PartDetectorConfig:
         initial: file that K's training starts from, in mask_rcnn_weights/ or in the data's weights/; None: none.
         train_limit: at most this many images to train K on (None: all).
         chunk: images of one step of extraction.
+        engine: what computes mask_rcnn; its name belongs to the steps' keys (`mrcnn.engines`).
     """
 
     extractor: str = "mask_rcnn"
@@ -54,6 +55,7 @@ class PartDetectorConfig:
     initial: str | None = None
     train_limit: int | None = None
     chunk: int = 512
+    engine: str = "tensorflow"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +71,7 @@ class Profile:
         defences: names in `DEFENCES`; Table IV's columns.
         adversarial_training: epochs, start and learning rate of adversarial training; a recipe gives its attack.
         limit: at most this many test images of a class set (None: all).
+        k_limit: at most this many of K's test images (None: all).
     """
 
     name: str
@@ -82,6 +85,7 @@ class Profile:
     attack: AttackConfig = field(default_factory=AttackConfig)
     part_detector: PartDetectorConfig
     limit: int | None = None
+    k_limit: int | None = None
 
 
 _MINI = Profile(

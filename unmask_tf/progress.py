@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import sys
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
@@ -17,15 +19,28 @@ _REDRAWN = 1.0
 """Seconds after which a bar is drawn again, so that its clock runs while nothing moves."""
 
 
+@functools.cache
+def _kept() -> TextIO:
+    """A copy of standard error, which stays while its descriptor is redirected to silence a library's import."""
+    return open(os.dup(2), "w", encoding="utf-8", errors="replace", buffering=1)
+
+
+def _screen() -> TextIO:
+    return _kept() if sys.stderr is sys.__stderr__ else sys.stderr
+
+
 class _Lines:
     """Takes what is meant to overwrite a terminal's line, and writes each text as a line of its own."""
 
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
     def write(self, text: str) -> None:
         if text := text.strip():
-            sys.stderr.write(f"{text}\n")
+            self._file.write(f"{text}\n")
 
     def flush(self) -> None:
-        sys.stderr.flush()
+        self._file.flush()
 
 
 class Progress(tqdm):
@@ -37,12 +52,15 @@ class Progress(tqdm):
             args, options: tqdm's.
             log_format: tqdm's `bar_format` of a line in a log file; empty: what it is about, percentage and times.
         """
-        self._terminal = sys.stderr.isatty()
+        file = _screen()
+        self._terminal = file.isatty()
+        options["file"] = file
         if not self._terminal:
             options |= {
-                "file": _Lines(),
+                "file": _Lines(file),
                 "bar_format": log_format or "{desc}: {percentage:.0f} %, {elapsed} gone, {remaining} to go",
                 "mininterval": float("inf"),  # the clock alone writes
+                "delay": 0 if options.get("leave", True) else 1e-6,  # what is soon over leaves no line
             }
         self._ended = threading.Event()
         super().__init__(*args, **options)
@@ -58,6 +76,15 @@ class Progress(tqdm):
     def _go_on(self) -> None:
         while not self._ended.wait(_REDRAWN if self._terminal else _LINES):
             self.refresh()
+
+    def tell(self, text: str) -> None:
+        """Prints a line, above the bar where there is one."""
+        with self.get_lock():
+            if self._terminal:
+                self.clear(nolock=True)
+            print(text, flush=True)
+            if self._terminal:
+                self.refresh(nolock=True)
 
     def close(self) -> None:
         """Ends the clock, and the bar."""

@@ -76,6 +76,22 @@ def test_the_ratio_is_of_medians_over_the_images_both_have_seen():
     assert (lines["original"]["images"], lines["original"]["peak_mb"]) == (3, 10)
 
 
+def test_engines_that_are_not_installed_are_left_out(monkeypatch):
+    monkeypatch.setattr(bench_k, "installed", lambda package: False)
+    assert bench_k.possible() == ["original", "detect", "extract", "extract-batch4"]
+    monkeypatch.setattr(bench_k, "installed", lambda package: package == "openvino")
+    assert bench_k.possible()[4:] == ["openvino", "openvino-bfloat16"]
+
+
+def test_the_processors_time_is_compared_where_both_have_measured_it():
+    worked = {"0": {"seconds": 9.0, "cpu_seconds": 6.0, "parts": []}}
+    record = {"variants": {"original": {"rows": worked, "peak_mb": 1}, "extract": {"rows": rows(3.0), "peak_mb": 1}}}
+    assert "times_less_work" not in bench_k.summary(record)["extract"]
+    record["variants"]["extract"]["rows"]["0"]["cpu_seconds"] = 4.0
+    assert bench_k.summary(record)["extract"]["times_less_work"] == pytest.approx(1.5)
+    assert bench_k.summary(record)["extract"]["times_faster"] == pytest.approx(3.0)
+
+
 @pytest.fixture
 def bench(tmp_path, monkeypatch):
     """Runs the benchmark with a stand-in for K's program."""

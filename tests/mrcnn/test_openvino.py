@@ -66,9 +66,7 @@ def test_images_of_several_sizes(tiny_config, randomize, tmp_path, photographs, 
     assert all(sets[0]) and sets[0][0] != sets[0][2]
 
 
-@pytest.mark.parametrize(
-    "more", [{"PER_CLASS_DETECTIONS": True, "DETECTION_MIN_CONFIDENCE": 0.3}, {"BACKBONE": "mobilenet_v2"}]
-)
+@pytest.mark.parametrize("more", [{"PER_CLASS_DETECTIONS": True}, {"BACKBONE": "mobilenet_v2"}])
 def test_other_settings(tiny_config, randomize, tmp_path, photographs, more):
     config, weights = made(tiny_config(**more, TRAIN_BN=False), randomize, tmp_path)
     expected = FastDetector(config, weights).detect_boxes(photographs)

@@ -25,7 +25,14 @@ from unmask_tf.report.overlap import our_overlap
 from unmask_tf.report.per_class import confusions
 from unmask_tf.report.published import read_published
 from unmask_tf.report.results import Results
-from unmask_tf.report.statistics import accuracies, class_set_means, detections, mean_intervals
+from unmask_tf.report.statistics import (
+    accuracies,
+    class_set_intervals,
+    class_set_means,
+    detections,
+    mean_intervals,
+    means,
+)
 
 
 def chunks(png: bytes) -> set[bytes]:
@@ -75,18 +82,34 @@ def test_figure_4_has_the_means_as_bars_and_the_paper_s_as_ticks():
 def test_figure_4_has_intervals_of_images_that_count_alike_in_all_their_cells():
     n = 100
     one = [row_set("um", "pgd_linf", 8, 70, n), row_set("none", "pgd_linf", 8, 0, n)]
-    found = mean_intervals(one)
-    expected = stats.binom.ppf([0.025, 0.975], n, 0.7) / n
-    assert found["cs3a", "um"] == pytest.approx(expected, abs=0.011) and found["cs3a", "none"] == (0, 0)
+    found = class_set_intervals(one)
+    expected = stats.binom.ppf([0.025, 0.975], n, 0.7)
+    assert found["cs3a", "um"] == pytest.approx(expected, abs=1.1) and found["cs3a", "none"] == (0, 0)
     # The same images again, with another M: no new images, so nothing gets surer.
-    assert mean_intervals([*one, row_set("um", "pgd_linf", 8, 70, n, model="densenet121")]) == found
+    assert class_set_intervals([*one, row_set("um", "pgd_linf", 8, 70, n, model="densenet121")]) == found
     # 70 and 30 right: the mean of an image is 1, 1/2 or 0.
-    mixed = mean_intervals([*one, row_set("um", "mia_linf", 8, 30, n)])["cs3a", "um"]
-    spread = np.std([1] * 30 + [0.5] * 40 + [0] * 30) / np.sqrt(n)
-    assert mixed == pytest.approx((0.5 - 1.96 * spread, 0.5 + 1.96 * spread), abs=0.02)
+    mixed = class_set_intervals([*one, row_set("um", "mia_linf", 8, 30, n)])["cs3a", "um"]
+    spread = np.std([100] * 30 + [50] * 40 + [0] * 30) / np.sqrt(n)
+    assert mixed == pytest.approx((50 - 1.96 * spread, 50 + 1.96 * spread), abs=2)
     axis = figure4(accuracies(one), found).axes[0]
     drawn = [line[:, 1].tolist() for lines in axis.collections for line in lines.get_segments() if len(line)]
-    assert [100 * end for end in found["cs3a", "um"]] in drawn and legend(axis)[-1] == "95 % interval"
+    assert list(found["cs3a", "um"]) in drawn and legend(axis)[-1] == "95 % interval"
+
+
+def test_means_have_intervals_and_a_difference_that_of_the_same_images():
+    n = 100
+    # The 20 images that AT answers rightly are among UM's 70: their difference varies like a share of 50.
+    sets = [row_set("um", "pgd_linf", 8, 70, n), row_set("at", "pgd_linf", 8, 20, n), row_set("um", "none", 0, 90, n)]
+    found, estimates = mean_intervals(sets), means(accuracies(sets))
+    assert set(found) == {name for name, value in estimates.items() if not np.isnan(value)} == {"at", "um", "um - at"}
+    assert all(low < estimates[name] < high for name, (low, high) in found.items())
+    expected = stats.binom.ppf([0.025, 0.975], n, 0.5)
+    assert found["um - at"] == pytest.approx(expected, abs=1.1)
+    # Two class sets are drawn independently, so the mean over both varies less.
+    more = [*sets, row_set("um", "pgd_linf", 8, 70, n, class_set="cs5b")]
+    (low, high), (l_one, h_one) = mean_intervals(more)["um"], found["um"]
+    assert (high - low) / (h_one - l_one) == pytest.approx(1 / np.sqrt(2), abs=0.08)
+    assert mean_intervals([row_set("um", "pgd_linf", 8, 1, 1)]) == class_set_intervals(sets[2:]) == {}
 
 
 def test_the_paper_s_mean_is_over_the_cells_we_have():

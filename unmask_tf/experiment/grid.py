@@ -23,6 +23,7 @@ from unmask_tf.experiment.kinds import answer, attack, evaluate_k, extract, scor
 from unmask_tf.experiment.setup import Run
 from unmask_tf.experiment.step import Files, Step
 from unmask_tf.mrcnn.config import mirrored_class_ids, preset
+from unmask_tf.mrcnn.engines import REFERENCE
 from unmask_tf.mrcnn.schedules import SCHEDULES
 
 BENIGN = ("none", 0)
@@ -200,6 +201,8 @@ class Grid:
         options: Mapping[str, Any] = {}
         if detector.extractor == "mask_rcnn":
             inputs["weights"], options = self.k_weights(), {"config": self.k_config()}
+            if detector.engine != REFERENCE:
+                options = {**options, "engine": detector.engine}
         source = images.name if isinstance(images, Step) else f"{class_set}_{Path(images.names[0]).parts[-3]}"
         count = len(images if isinstance(images, Files) else images.inputs["images"])
         return tuple(
@@ -281,7 +284,8 @@ class Grid:
         if needs.parts:
             chunks = self.parts(class_set, seen)
             inputs |= {f"parts_{i:06d}": chunk for i, chunk in enumerate(chunks)}
-            extractor = chunks[0].settings.extractor
+            seen_by = chunks[0].settings
+            extractor = " ".join(filter(None, (seen_by.extractor, seen_by.options.get("engine"))))
         if needs.validation:
             inputs["val_base"] = self.answer(class_set, architecture, plain, *BENIGN, split="val")
             if needs.parts:
@@ -322,7 +326,9 @@ class Grid:
         if not part_files(self.run.root, "test")[0].is_file() or self.profile.part_detector.extractor != "mask_rcnn":
             return None
         annotations, images = self.run.part_images("test")
-        settings = evaluate_k.Settings(config=self.k_config(), parts=self.run.taxonomy.parts, limit=self.profile.limit)
+        settings = evaluate_k.Settings(
+            config=self.k_config(), parts=self.run.taxonomy.parts, limit=self.profile.k_limit
+        )
         inputs = {"weights": self.k_weights(), "annotations": annotations, "images": images}
         return Step("evaluate_k", f"k_{self.run.data}_test", settings, inputs)
 

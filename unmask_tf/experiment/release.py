@@ -104,6 +104,31 @@ def release_k(run: Run, folder: Path, progress: Callable[[float], None]) -> tupl
     return path, scores
 
 
+def quantize_k(run: Run, count: int) -> Path:
+    """Writes the quantised form of the run's K beside its weights.
+
+    Args:
+        run: names K: a file, or a training that it has finished.
+        count: of K's training images, spread evenly, on which the ranges of activations are measured.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: as `release_k` and `mrcnn.quantize.quantize`, and for a count below 1.
+    """
+    from unmask_tf.data.part_instances import read_part_instances
+    from unmask_tf.mrcnn.config import Config
+    from unmask_tf.mrcnn.quantize import quantize
+
+    if count < 1:
+        raise InputError(f"images is {count}. Look at 1 training image or more.")
+    annotations, images = run.part_images("train")
+    training = read_part_instances(annotations, images.root, run.taxonomy).spread(count)
+    shown = [training.load_image(i) for i in range(len(training.images))]
+    return quantize(Config.from_dict(dict(Grid(run).k_config())), _k(run), shown)
+
+
 def _k(run: Run) -> Path:
     """The weights of the run's K.
 

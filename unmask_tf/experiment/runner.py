@@ -145,11 +145,8 @@ class Bar:
         self._bar.update(at - self._bar.n)
 
     def say(self, text: str) -> None:
-        """A line above the bar; in a log file, where there is no bar to spare, a plain one."""
-        if sys.stderr.isatty():
-            Progress.write(text)
-        else:
-            print(text, flush=True)
+        """A line above the bar."""
+        self._bar.tell(text)
 
 
 class InThisProcess:

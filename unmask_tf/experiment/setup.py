@@ -88,6 +88,7 @@ def prepare(
     defences: Sequence[str] = (),
     extractor: str | None = None,
     k_preset: str | None = None,
+    engine: str | None = None,
     at_epochs: int | None = None,
 ) -> Run:
     """Checks a run's input and makes the embedded dataset where the profile uses it.
@@ -102,6 +103,7 @@ def prepare(
         class_sets, architectures, attacks, attack_preset, defences, extractor: instead of the profile's; empty or None:
             the profile's.
         k_preset: a name in `config.PART_DETECTORS`, whose K takes the place of the profile's; None: the profile's.
+        engine: what computes K when parts are extracted (`mrcnn.engines.choose`); None: TensorFlow.
         at_epochs: at most this many epochs of adversarial training; None: the profile's, which a laptop can wait for.
 
     Raises:
@@ -120,6 +122,8 @@ def prepare(
         settings = replace(settings, part_detector=PART_DETECTORS[k_preset])
     if extractor:
         settings = replace(settings, part_detector=replace(settings.part_detector, extractor=extractor))
+    if engine:
+        settings = replace(settings, part_detector=replace(settings.part_detector, engine=_engine(engine)))
     if at_epochs is not None:
         if at_epochs < 1:
             raise InputError(f"at_epochs is {at_epochs}. Train adversarially for 1 epoch or more.")
@@ -128,7 +132,7 @@ def prepare(
     if limit is not None:
         if limit < 1:
             raise InputError(f"limit is {limit}. Give a number of test images of a class set, 1 or more.")
-        settings = replace(settings, limit=limit)
+        settings = replace(settings, limit=limit, k_limit=limit)
     root = Path(data) if data is not None else ROOT / "dataset" / settings.data
     if data is not None:
         settings = replace(settings, data=root.resolve().name)
@@ -210,3 +214,19 @@ def listed_sha256(weights: Path) -> str | None:
         if name.strip().lstrip("*") == weights.name:
             return expected
     return None
+
+
+def _engine(wanted: str) -> str:
+    """The engine by its own name, because steps are kept under it."""
+    from unmask_tf.experiment.quiet import import_quietly
+    from unmask_tf.mrcnn.engines import AUTO, ENGINES, QUANTIZED, choose
+
+    if wanted not in (AUTO, *ENGINES):
+        raise InputError(f"unknown engine '{wanted}'. Choose one of: {', '.join((AUTO, *ENGINES))}.")
+    if wanted == QUANTIZED:
+        raise InputError(
+            f"tables are not made with {QUANTIZED}, whose networks no step's key covers. Choose another engine "
+            "(ENGINE), or use it from Python: PartExtractor(..., engine='openvino_int8')."
+        )
+    import_quietly()
+    return choose(wanted).engine

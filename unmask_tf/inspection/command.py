@@ -85,10 +85,11 @@ def _inspect(
 ) -> int:
     """Returns the exit status. What is wrong with one image is told at the end, and the others are inspected."""
     started = time.perf_counter()
-    from unmask_tf.experiment.setup import ROOT
-    from unmask_tf.inspection.system import read_photo
+    with busy("loading the package"):
+        from unmask_tf.experiment.setup import ROOT
+        from unmask_tf.inspection.system import read_photo
 
-    threat, folder = _threat(attack, epsilon), out or ROOT / "results" / "inspect"
+        threat, folder = _threat(attack, epsilon), out or ROOT / "results" / "inspect"
     system: System | None = None
     records: list[dict[str, Any]] = []
     ready = started

@@ -14,7 +14,7 @@ from unmask_tf.files import read_json, sha256
 REFERENCE = "tensorflow"
 AUTO = "auto"
 QUANTIZED = "openvino_int8"
-INSTALL = "pip install '.[openvino]' (in a checkout: make setup EXTRAS=openvino)"
+INSTALL = "pip install -r requirements-openvino.txt, or pip install '.[openvino]'"
 # engine -> the precision in which OpenVINO is asked to compute. It would choose bfloat16 by itself where it can.
 PRECISIONS = {"openvino": "f32", "openvino_bfloat16": "bf16", QUANTIZED: "f32"}
 ENGINES = (REFERENCE, *PRECISIONS)

@@ -59,8 +59,10 @@ def convert(network: keras.Model) -> dict[str, Any]:
         model = getattr(cut, name)
         function = tf.function(lambda x, model=model: model(x, training=False), jit_compile=False)
         concrete = function.get_concrete_function(tf.TensorSpec((None, *model.input_shape[1:])))
+        # Where sizes are open, OpenVINO would count inner values among the outputs.
+        outputs = [tensor.name for tensor in concrete.outputs]
         # Shared, the weights would lie in TensorFlow's variables, which end with `network`.
-        converted[name] = openvino.convert_model(concrete, share_weights=False)
+        converted[name] = openvino.convert_model(concrete, output=outputs, share_weights=False)
     return converted
 
 

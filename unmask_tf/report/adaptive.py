@@ -17,7 +17,8 @@ from unmask_tf.report.results import Results
 from unmask_tf.report.statistics import wilson
 from unmask_tf.report.table import Number, Table, number, span
 
-NAME = "adaptive"
+NAME, ROBUST = "adaptive", "adaptive_robust"
+"""The bundles of the profile's K, and of one in its place (K_PRESET)."""
 FAMILIES = {
     "joint": "M and K, joint",
     "selective": "M and K, selective",
@@ -46,11 +47,14 @@ def attack_name(attack: str, epsilon: float) -> str:
 
 def adaptive_tables(results: Results) -> list[Table]:
     """What the attacks reach, and what the thresholds flag of benign images; none where there are no such rows."""
-    row_sets = results.find(NAME)
-    return [_attacks(row_sets), _thresholds(row_sets)] if row_sets else []
+    tables = []
+    for name, of_k in ((NAME, ""), (ROBUST, ", with a K trained against attacks")):
+        if row_sets := results.find(name):
+            tables += [_attacks(row_sets, name, of_k), _thresholds(row_sets, name, of_k)]
+    return tables
 
 
-def _attacks(row_sets: Sequence[RowSet]) -> Table:
+def _attacks(row_sets: Sequence[RowSet], table: str, of_k: str) -> Table:
     numbers, families, norms = adaptive_numbers(row_sets), [*FAMILIES], [*NORMS]
     family = numbers["attack"].map(lambda a: families.index(f) if (f := family_of(a)) in families else -1)
     norm = numbers["attack"].map(lambda a: norms.index(n) if (n := norm_of(a)) in norms else -1)
@@ -73,8 +77,8 @@ def _attacks(row_sets: Sequence[RowSet]) -> Table:
         *_plausible(numbers),
     )
     head = ["M", "CS", "Attack", "Success, 5 %", "Success, 50 %", "M wrong", "UM", "Alg. 1", "Right or flagged"]
-    title = "UnMask against an attacker who knows K"
-    return Table(NAME, title, [*head, "AUC", "Steps"], rows, notes, NAME)
+    title = f"UnMask against an attacker who knows K{of_k}"
+    return Table(table, title, [*head, "AUC", "Steps"], rows, notes, table)
 
 
 def _plausible(numbers: pd.DataFrame) -> list[str]:
@@ -99,7 +103,7 @@ def _plausible(numbers: pd.DataFrame) -> list[str]:
     ]
 
 
-def _thresholds(row_sets: Sequence[RowSet]) -> Table:
+def _thresholds(row_sets: Sequence[RowSet], table: str, of_k: str) -> Table:
     """What the thresholds flag of benign validation and test images."""
     rows = []
     scored = {
@@ -117,7 +121,8 @@ def _thresholds(row_sets: Sequence[RowSet]) -> Table:
             flagged = [Number(100 * share, digits=1) for share in (measured, test)]
             rows.append([*setup_labels(*setup), f"{rate:.0%}", shown, *flagged])
     head = ["M", "CS", "At most", "Threshold", "Flagged, validation (%)", "Flagged, test (%)"]
-    return Table(f"{NAME}_thresholds", "Thresholds and the benign images that they flag", head, rows, (), NAME)
+    title = f"Thresholds and the benign images that they flag{of_k}"
+    return Table(f"{table}_thresholds", title, head, rows, (), table)
 
 
 @styled

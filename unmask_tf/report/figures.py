@@ -24,7 +24,7 @@ from unmask_tf.report.overlap import FACTORS, MEASURES, Overlap, interval_of
 from unmask_tf.report.per_class import confusions
 from unmask_tf.report.published import read_published
 from unmask_tf.report.results import Results
-from unmask_tf.report.statistics import Detection, Interval, class_set_means, key_of, mean_intervals
+from unmask_tf.report.statistics import Detection, Interval, class_set_intervals, class_set_means, key_of
 from unmask_tf.report.table import Number, number
 
 # Okabe and Ito's palette: told apart with every common colour blindness. CS5a is dark orange and CS3b light blue, as
@@ -130,7 +130,7 @@ def figure4(numbers: pd.Series, intervals: Mapping[tuple[str, str], Interval] | 
 
     Args:
         numbers: accuracies, as in `statistics`.
-        intervals: as `statistics.mean_intervals` gives them; None: none are drawn.
+        intervals: as `statistics.class_set_intervals` gives them; None: none are drawn.
     """
     published = read_published().accuracy
     ours = class_set_means(numbers)
@@ -143,7 +143,7 @@ def figure4(numbers: pd.Series, intervals: Mapping[tuple[str, str], Interval] | 
     for j, defence in enumerate(ours):
         at, ticks = np.arange(len(ours)) + (j - (ours.shape[1] - 1) / 2) * width, paper[defence].to_numpy()
         bars.append(axis.bar(at, ours[defence], width * 0.92, color=colours[defence], label=label(defence, DEFENCES)))
-        ends = 100 * np.array([known.get((name, defence), (np.nan, np.nan)) for name in ours.index])
+        ends = np.array([known.get((name, defence), (np.nan, np.nan)) for name in ours.index])
         if known:
             axis.vlines(at, ends[:, 0], ends[:, 1], colors="black", linewidth=1.2, zorder=4)
         # A number stands above the highest of bar, tick and interval, so that none covers it.
@@ -292,7 +292,7 @@ def write_figures(results: Results) -> list[Path]:
     if not others or results.find("grid"):
         if case := first_case(results.gallery):
             found["figure1"] = figure1(case)
-        found["figure4"] = figure4(results.accuracy, mean_intervals(results.grid))
+        found["figure4"] = figure4(results.accuracy, class_set_intervals(results.grid))
         if results.detections:
             found["figure5"] = figure5(results.detections)
         if (known := results.overlap) is not None:

@@ -21,6 +21,7 @@ _TARGETS = {
     "study": "study PROFILE={}",
     "line_search": "adversarial-training PROFILE={}",
     "adaptive": "adaptive PROFILE={}",
+    "adaptive_robust": "adaptive PROFILE={0} K_PRESET={0}_robust",
     "adaptive_effort": "adaptive PROFILE={} EXTRA=--effort",
     "compare_k": "compare PROFILE={} K_WEIGHTS=file",
     "model_k": "evaluate-k PROFILE={}",

@@ -190,27 +190,49 @@ def means(accuracy: pd.Series) -> dict[str, float]:
     return (100 * table.mean()).to_dict() | differences
 
 
-def mean_intervals(row_sets: Iterable[RowSet]) -> dict[tuple[str, str], Interval]:
-    """(class set, defence) -> interval of `class_set_means`, as a fraction; left out where there is only one image.
+def _drawn_accuracies(row_sets: Iterable[RowSet]) -> pd.DataFrame:
+    """Accuracies of the attacked row sets: a row each, indexed as in `series`, and a column a resample of the images.
 
-    Images are drawn, and a drawn image counts alike under every attack and with every M.
+    The images of each class set are drawn; a drawn one counts alike under every attack, with every M and defence.
     """
-    cells: dict[tuple[str, str], list[pd.Series]] = {}
-    for r in row_sets:
-        if r.header.attack != "none":
-            right = pd.Series(r.right, r.rows["image"].to_numpy(), dtype=float)
-            cells.setdefault((r.header.class_set, r.header.defence), []).append(right)
-    found = {}
-    for key, columns in cells.items():
-        table = pd.concat(columns, axis=1).to_numpy()
+    found = [r for r in row_sets if r.header.attack != "none"]
+    names = dict.fromkeys(r.header.class_set for r in found)
+    shown = {name: [r.rows["image"] for r in found if r.header.class_set == name] for name in names}
+    images = {name: pd.Index(pd.concat(of).unique()) for name, of in shown.items()}
 
-        def mean(times: np.ndarray, table: np.ndarray = table) -> np.ndarray:
-            return (times @ np.nan_to_num(table) / (times @ ~np.isnan(table))).mean(axis=1)
+    def measured(*times: np.ndarray) -> np.ndarray:
+        drawn, shares = dict(zip(images, times, strict=True)), []
+        for r in found:
+            name = r.header.class_set
+            weights = drawn[name][:, images[name].get_indexer(r.rows["image"])]
+            shares.append(weights @ r.right / weights.sum(axis=1))
+        return np.array(shares)
 
-        if len(table) > 1:
-            low, high = np.quantile(resampled(mean, len(table)), [0.025, 0.975])
-            found[key] = float(low), float(high)
-    return found
+    sizes = [len(index) for index in images.values()]
+    # Images that are drawn at least twice need two to be drawn from.
+    values = resampled(measured, *sizes) if min(sizes, default=0) > 1 else np.empty((len(found), 0))
+    index = pd.MultiIndex.from_tuples([key_of(r.header) for r in found], names=[*CELL, "defence"])
+    return pd.DataFrame(values, index)
+
+
+def _interval(values: np.ndarray | pd.Series) -> Interval:
+    low, high = np.quantile(values, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def class_set_intervals(row_sets: Iterable[RowSet]) -> dict[tuple[str, str], Interval]:
+    """(class set, defence) -> interval of `class_set_means`, in percent; nothing where a class set has one image."""
+    drawn = _drawn_accuracies(row_sets)
+    groups = drawn.groupby(level=["class_set", "defence"]) if drawn.size else ()
+    return {key: _interval(100 * of.mean()) for key, of in groups}
+
+
+def mean_intervals(row_sets: Iterable[RowSet]) -> dict[str, Interval]:
+    """Intervals of `means`, by the same names; nothing where a class set has one image."""
+    drawn = _drawn_accuracies(row_sets)
+    by = {name: 100 * of.droplevel("defence") for name, of in drawn.groupby(level="defence")} if drawn.size else {}
+    both = {f"um - {other}": (by["um"] - by[other]).dropna() for other in ("at", "none") if {"um", other} <= set(by)}
+    return {name: _interval(of.mean()) for name, of in {**by, **both}.items() if len(of)}
 
 
 def class_set_means(accuracy: pd.Series) -> pd.DataFrame:

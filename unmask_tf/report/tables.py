@@ -30,12 +30,12 @@ from unmask_tf.report.per_class import class_table, part_errors_table
 from unmask_tf.report.published import read_published
 from unmask_tf.report.results import Results
 from unmask_tf.report.soundness import LEGEND, checks_table, mark, threats_table
-from unmask_tf.report.statistics import key_of, means, taxonomy_of, wilson
+from unmask_tf.report.statistics import key_of, mean_intervals, means, taxonomy_of, wilson
 from unmask_tf.report.study import study_tables
 from unmask_tf.report.table import Number, Table, span, write_table
 from unmask_tf.taxonomy import UNMASK
 
-INTERVALS = "In brackets: 95 % intervals, Wilson's of shares and a bootstrap over images of AUCs."
+INTERVALS = "In brackets: 95 % intervals, Wilson's of shares and a bootstrap over images of AUCs and means."
 
 
 def _class_sets(row_sets: Sequence[RowSet]) -> dict[str, RowSet]:
@@ -158,14 +158,18 @@ def verdicts_table(results: Results) -> Table:
 
 def means_table(results: Results) -> Table:
     """The means of every defence and the paper's two headlines, in percent and in points."""
-    paper, rows = means(read_published().accuracy), []
+    paper, rows, intervals = means(read_published().accuracy), [], mean_intervals(results.grid)
     for name, value in means(results.accuracy).items():
         text = " - ".join(label(part, DEFENCES) for part in name.split(" - "))
         difference = name.startswith("um - ")
         unit = "points" if difference else "%"
-        rows.append([f"{text} ({unit})", Number(value, paper.get(name), sign=difference)])
+        rows.append([f"{text} ({unit})", Number(value, paper.get(name), intervals.get(name), sign=difference)])
     printed = [f"{read_published().headline[f'um_minus_{name}_points']:+.2f}" for name in ("at", "none")]
-    notes = [f"Both recomputed from the cells; the paper's text prints {' and '.join(printed)}.", *cut_short(results)]
+    notes = [
+        INTERVALS,
+        f"Both recomputed from the cells; the paper's text prints {' and '.join(printed)}.",
+        *cut_short(results),
+    ]
     return Table("means", "Means over the attacked cells", ["Defence", "Mean over attacked cells"], rows, notes)
 
 
