@@ -45,9 +45,8 @@ def test_a_robust_k_has_tables_of_its_own(tmp_path, rows):
     results = Results(tmp_path / "mini", {"adaptive": rows, "adaptive_robust": rows[:-2]})
     tables = {table.name: table for table in adaptive_tables(results)}
     assert list(tables) == ["adaptive", "adaptive_thresholds", "adaptive_robust", "adaptive_robust_thresholds"]
-    assert (
-        len(tables["adaptive_robust"].rows) == len(tables["adaptive"].rows) - 1 - 1
-    )  # M alone at 8, and the worst there
+    # Without M alone at 8, and the worst there.
+    assert len(tables["adaptive_robust"].rows) == len(tables["adaptive"].rows) - 2
     assert "trained against attacks" in tables["adaptive_robust"].title
     assert results.how_to_make("adaptive_robust") == "make adaptive PROFILE=mini K_PRESET=mini_robust"
 
