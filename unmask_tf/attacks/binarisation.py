@@ -6,7 +6,7 @@ one fails for reasons of its own. K is brought in by the parts that it sees in x
 
 - normal: the second class expects those parts; an image counts if K's parts are near them, and x itself is not;
 - inverted: the second class expects the parts of x, and the detector's verdict is turned round: an image counts if it
-  would be flagged. An attack that leaves K alone passes the first where K sees the same in x* as in x; it fails here.
+  would be flagged, so K has to be led away from what it saw.
 
 Both thresholds lie halfway between x and x*, as M's does. Images are of 8 bits.
 """
