@@ -85,9 +85,9 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     if run.k_weights is None:
         raise InputError("there is no trained K for this data. Name a profile whose K is shipped.")
     class_set, grid = run.profile.class_sets[-1], Grid(run)
-    shown = load_class_images(run.root, class_set, "val", taxonomy=run.taxonomy, size=run.profile.classifier.input_size)
-    rows = np.linspace(0, len(shown.images) - 1, min(arguments.images, len(shown.images))).astype(int)
-    images, labels = shown.images[rows], shown.labels[rows]
+    size = run.profile.classifier.input_size
+    shown = load_class_images(run.root, class_set, "val", taxonomy=run.taxonomy, size=size, limit=arguments.images)
+    images, labels = shown.images, shown.labels
     names = [REFERENCE, *(name for name in arguments.engines if name != REFERENCE)]
     options = {"config": grid.k_config(), "batch_size": arguments.batch}
     extractors = {n: EXTRACTORS["mask_rcnn"](run.k_weights, run.taxonomy, {**options, "engine": n}) for n in names}
@@ -98,7 +98,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "machine": machine(),
         "auto": f"{chosen.engine}: {chosen.why}",
         "profile": arguments.profile,
-        "images": len(rows),
+        "images": len(images),
         "batch": arguments.batch,
         "engines": {
             name: {

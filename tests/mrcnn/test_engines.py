@@ -33,10 +33,19 @@ def test_openvino_is_chosen_in_float32_where_it_is_installed(packages, monkeypat
     import tensorflow as tf
 
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
-    packages("openvino", native=("FP32", "BF16", "INT8"))
+    packages("openvino", native=("FP32", "INT8"))
     chosen = engines.choose("auto")
     assert chosen.engine == "openvino" and engines.PRECISIONS["openvino"] == "f32"
     assert "no GPU" in chosen.why
+
+
+def test_on_a_processor_with_bfloat16_the_reference_is_as_fast_and_chosen(packages, monkeypatch):
+    import tensorflow as tf
+
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
+    packages("openvino", native=("FP32", "BF16", "INT8"))
+    assert engines.choose("auto").engine == "tensorflow"
+    assert engines.choose("openvino").engine == "openvino"
 
 
 def test_a_gpu_goes_before_openvino(packages, monkeypatch):

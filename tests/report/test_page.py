@@ -54,7 +54,7 @@ def test_a_report_writes_every_table_and_figure_links_to_them_and_says_what_is_m
         assert (run / f"{name}.md").read_text().split("\n\n")[1] in text, name
     assert "| box_kept | failed | attacked pixels lie outside [0, 1] | PGD-L2 ε=300 (ResNet50 CS3a AT) |" in text
     assert "| mean | 0.710 | 0.560 | +0.150 |" in text and "| wheel | 0.900 | - | - |" in text
-    assert re.search(r"\| UM - AT \(points\) \| \+\d+\.\d\d \| \+31\.78 \|", text)
+    assert re.search(r"\| UM - AT \(points\) \| \+\d+\.\d\d \[\+\d+\.\d\d, \+\d+\.\d\d\] \| \+31\.78 \|", text)
     assert "Software: keras 3.15.0." in text
     assert "20 test images per number; one image of 20 is 5.0 points." in text
     for target in ("adversarial-training", "study", "evaluate"):

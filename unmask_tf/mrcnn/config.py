@@ -282,7 +282,7 @@ class MiniRobustConfig(MiniConfig):
     """The K of `mini`, trained on against attacks on itself."""
 
     NAME = "mini_robust"
-    ADVERSARIAL_SHARE = 1.0
+    ADVERSARIAL_SHARE = 0.5
 
 
 PRESETS: dict[str, type[Config]] = {

@@ -33,7 +33,8 @@ class Choice:
 def choose(wanted: str = AUTO) -> Choice:
     """The engine to use.
 
-    `auto` is float32 always: `openvino` where it is installed and can compute this K, else `tensorflow`, the reference.
+    `auto` is float32 always: `openvino` where it is installed, can compute this K, and was found faster, else
+    `tensorflow`, the reference. On processors that compute bfloat16 natively it was not faster (docs/performance.md).
 
     Args:
         wanted: `auto`; `tensorflow`: K's Keras graph (on another Keras backend, that one computes it); `openvino`: the
@@ -71,7 +72,11 @@ def choose(wanted: str = AUTO) -> Choice:
 
     if tf.config.list_physical_devices("GPU"):
         return Choice(REFERENCE, "TensorFlow has a GPU")
-    return Choice("openvino", "OpenVINO is installed and there is no GPU; float32, as nothing else was asked for")
+    if "BF16" in capabilities():
+        return Choice(REFERENCE, "on a processor with bfloat16 instructions OpenVINO was no faster in float32")
+    return Choice(
+        "openvino", "OpenVINO is installed, there is no GPU and no bfloat16; float32, as nothing else was asked"
+    )
 
 
 def installed(package: str) -> bool:

@@ -195,7 +195,7 @@ def _drawn_accuracies(row_sets: Iterable[RowSet]) -> pd.DataFrame:
 
     The images of each class set are drawn; a drawn one counts alike under every attack, with every M and defence.
     """
-    found = [r for r in row_sets if r.header.attack != "none"]
+    found = [r for r in in_order(row_sets) if r.header.attack != "none"]
     names = dict.fromkeys(r.header.class_set for r in found)
     shown = {name: [r.rows["image"] for r in found if r.header.class_set == name] for name in names}
     images = {name: pd.Index(pd.concat(of).unique()) for name, of in shown.items()}
