@@ -127,14 +127,11 @@ def test_verdicts_of_unmask_from_files_are_the_attack_s_own(target, images, labe
         assert verdict.distance == distances[number]
 
 
-def test_perturbations_of_other_images_do_nothing(target, images, labels):
-    found = attack(target, images, labels, threat(epsilon_255=16, iterations=12)).images
-    answers, distances, _ = verdicts(target, found)
-    assert ((answers != labels) & (distances < 0.5)).all()
+def test_a_perturbation_leads_k_astray_on_its_own_image_alone(target, images, labels):
+    found = images_of(attack(target, images, labels, threat("parts_linf", 8, iterations=10)))
+    assert (verdicts(target, found)[2] != labels).all()
     shuffled = np.clip(images + np.roll(found - images, 1, axis=0), 0, 1)
-    answers, distances, fit = verdicts(target, shuffled)
-    assert not ((answers != labels) & (distances < 0.5)).any()
-    assert (fit == labels).sum() >= len(labels) - 1, "K sees what it saw"
+    assert (verdicts(target, shuffled)[2] == labels).all()
 
 
 def test_an_image_s_result_depends_on_no_other_image(target, images, labels):

@@ -23,11 +23,10 @@ from unmask_tf.experiment.adaptive import (
 from unmask_tf.experiment.grid import Grid
 from unmask_tf.experiment.kinds.answer import read_rows
 from unmask_tf.experiment.kinds.shared import read_attacked
-from unmask_tf.experiment.publish import publish_all
 from unmask_tf.experiment.runner import InThisProcess
 from unmask_tf.experiment.runner import run as run_steps
-from unmask_tf.experiment.step import Keys, Step
-from unmask_tf.files import HashCache, read_json
+from unmask_tf.experiment.step import Keys
+from unmask_tf.files import HashCache
 
 
 def test_every_attack_and_budget_is_answered_by_every_defence(tiny_release):
@@ -82,20 +81,6 @@ def test_efforts_and_problems_are_those_of_validation_images(tiny_release):
     (step,) = binarisation(run, 6)
     assert step.kind == "binarise" and len(step.inputs["images"]) == 6
     assert all("/val/" in name for name in step.inputs["images"].names)
-
-
-def test_the_binarisation_test_runs_as_a_step(tiny_release):
-    run = tiny_release[0]
-    (step,) = binarisation(run, 3)
-    threat = replace(step.settings.threat, iterations=4, restarts=1)
-    step = Step("binarise", step.name, replace(step.settings, threat=threat), step.inputs)
-    outputs = run_steps([step], run.folder, crew=InThisProcess())
-    publish_all(run.folder, "binarisation", [outputs[step]])
-    (found,) = read_json(run.folder / "rows" / "binarisation.json")
-    assert found["model"] == "mobilenet_v2" and found["threat"]["iterations"] == 4
-    for kind in ("normal", "inverted"):
-        assert [t["image"] for t in found["trials"][kind]] == list(step.inputs["images"].names)
-        assert all(0 <= t["distance"] <= 1 and t["iterations"] <= 5 for t in found["trials"][kind])
 
 
 def test_the_key_of_an_attack_covers_the_k_that_it_knows_and_of_no_other(tiny_release, tmp_path):

@@ -36,7 +36,7 @@ def test_changed_code_without_a_new_version_is_noticed_and_names_the_kinds(lock,
     edited = "unmask_tf.defense.alignment"
     monkeypatch.setattr(fingerprint, "code_of", lambda m: code_of(m) + ("\nx = 1" if m == edited else ""))
     touched = {kind for kind in KINDS if edited in fingerprint.reached(kind)}
-    assert set(fingerprint.changed()) == touched == {"answer", "attack", "score_k"}
+    assert set(fingerprint.changed()) == touched == {"answer", "attack", "binarise", "score_k"}
     with pytest.raises(InputError, match="answer: its code changed"):
         fingerprint.update()
     with pytest.raises(InputError, match="raise VERSION"):

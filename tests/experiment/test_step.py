@@ -10,6 +10,7 @@ from small_runs import smaller
 from unmask_tf import config
 from unmask_tf.errors import InputError
 from unmask_tf.experiment import setup
+from unmask_tf.experiment.adaptive import binarisation
 from unmask_tf.experiment.grid import Grid
 from unmask_tf.experiment.kinds import KINDS
 from unmask_tf.experiment.runner import ordered
@@ -26,11 +27,17 @@ def with_a_trained_k(run):
     return replace(run, profile=replace(run.profile, part_detector=detector))
 
 
+def every_kind(run):
+    """A small grid whose K is trained by the run, and a kind that the grid does not have."""
+    run = with_a_trained_k(run)
+    grid = Grid(run)
+    return ordered([*grid.answers(), grid.evaluate_k(), *binarisation(run, 3)])
+
+
 @pytest.fixture
 def steps(make_run):
-    """Every kind of step: a small grid whose K is trained by the run."""
-    grid = Grid(with_a_trained_k(make_run()))
-    found = ordered([*grid.answers(), grid.evaluate_k()])
+    """Every kind of step."""
+    found = every_kind(make_run())
     assert {step.kind for step in found} == set(KINDS)
     return found
 
@@ -168,8 +175,7 @@ def test_the_name_of_a_step_and_the_place_of_its_files_are_no_part_of_the_key(st
     renamed = copied(steps, None, None)
     renamed = [Step(s.kind, s.name + "x", s.settings, s.inputs) for s in renamed]
     os.rename(home / "data", home / "elsewhere")
-    grid = Grid(with_a_trained_k(make_run(data=home / "elsewhere")))
-    moved = ordered([*grid.answers(), grid.evaluate_k()])
+    moved = every_kind(make_run(data=home / "elsewhere"))
     # Rows name the data, so answers differ; all else is the same.
     differ = changed_keys(keys_of(moved), keys_of(moved))
     assert differ == set()

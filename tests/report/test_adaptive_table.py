@@ -45,7 +45,8 @@ def test_a_robust_k_has_tables_of_its_own(tmp_path, rows):
     results = Results(tmp_path / "mini", {"adaptive": rows, "adaptive_robust": rows[:-2]})
     tables = {table.name: table for table in adaptive_tables(results)}
     assert list(tables) == ["adaptive", "adaptive_thresholds", "adaptive_robust", "adaptive_robust_thresholds"]
-    assert len(tables["adaptive_robust"].rows) == len(tables["adaptive"].rows) - 1 - 1  # M alone at 8, the worst there
+    # Without M alone at 8, and the worst there.
+    assert len(tables["adaptive_robust"].rows) == len(tables["adaptive"].rows) - 2
     assert "trained against attacks" in tables["adaptive_robust"].title
     assert results.how_to_make("adaptive_robust") == "make adaptive PROFILE=mini K_PRESET=mini_robust"
 
@@ -167,8 +168,13 @@ def test_missing_rows_are_named(rows, tmp_path):
     assert adaptive_tables(Results(tmp_path / "mini")) == []
 
 
-def test_the_documentation_quotes_the_reference_run():
+@pytest.mark.parametrize(
+    ("block", "tables"), [("adaptive", ["adaptive"]), ("checks", ["adaptive_effort", "binarisation"])]
+)
+def test_the_documentation_quotes_the_reference_run(block, tables):
     text = (ROOT / "docs" / "adaptive_attacks.md").read_text(encoding="utf-8")
-    quoted = text.split("<!-- adaptive: begin -->\n")[1].split("<!-- adaptive: end -->")[0]
-    assert quoted.count("\n") > 5
-    assert quoted in (ROOT / "results" / "reference" / "mini" / "adaptive.md").read_text(encoding="utf-8")
+    quoted = text.split(f"<!-- {block}: begin -->\n")[1].split(f"<!-- {block}: end -->")[0].split("\n\n")
+    assert len(quoted) == len(tables)
+    for rows, name in zip(quoted, tables, strict=True):
+        assert rows.count("\n") >= 3
+        assert rows.strip() in (ROOT / "results" / "reference" / "mini" / f"{name}.md").read_text(encoding="utf-8")

@@ -6,7 +6,7 @@ one fails for reasons of its own. K is brought in by the parts that it sees in x
 
 - normal: the second class expects those parts; an image counts if K's parts are near them, and x itself is not;
 - inverted: the second class expects the parts of x, and the detector's verdict is turned round: an image counts if it
-  would be flagged. An attack that leaves K alone passes the first where K sees the same in x* as in x; it fails here.
+  would be flagged, so K has to be led away from what it saw.
 
 Both thresholds lie halfway between x and x*, as M's does. Images are of 8 bits.
 """
@@ -24,6 +24,7 @@ from unmask_tf.attacks.pixels import grey_levels, whole_levels
 from unmask_tf.attacks.protocol import AttackResult, Norm, Target, TargetParts, random_seed
 from unmask_tf.attacks.runs import images_of, run_attack
 from unmask_tf.attacks.threat_models import ThreatModel
+from unmask_tf.errors import InputError
 
 INNER = 100
 """Points inside the budget that the last layer is trained on."""
@@ -64,7 +65,7 @@ def binarisation_trial(
 
     Raises:
         ValueError: the target has no K, or the norm is not LINF.
-        InputError: the image is not of 8 bits.
+        InputError: the image is not of 8 bits, or M's features do not tell it from others around it.
     """
     if target.parts is None or budget.norm is not Norm.LINF:
         raise ValueError("the binarisation test is for attacks on M and K in LINF.")
@@ -85,7 +86,9 @@ def binarisation_trial(
         return wrong & (parts.distances(target.parts.seen(_pixels(images)))[:, 1] == 0.0)
 
     if not counts(hidden[None])[0]:
-        raise RuntimeError("the hidden image does not solve its own problem.")
+        raise InputError(
+            "the hidden image does not solve its own problem: M's features depend on how they are rounded."
+        )
     found = run_attack(problem, image[None], np.zeros(1, np.int64), budget, seed=seed, ids=[name])
     tries = budget.iterations * budget.restarts
     chance = counts(_points(image, budget, rng, tries, corner=True))
@@ -151,37 +154,44 @@ class _Features(torch.nn.Module):
 
 
 class _Binary(torch.nn.Module):
-    """Two logits (-z, z) of features, z = w . features + b."""
+    """Two logits (-z, z) of features, z = w . (features - centre) + b: float32 keeps small differences so."""
 
-    def __init__(self, features: _Features, weight: np.ndarray, bias: float) -> None:
+    def __init__(self, features: _Features, centre: np.ndarray, weight: np.ndarray) -> None:
         super().__init__()
         self.features = features
+        self.register_buffer("centre", torch.from_numpy(centre.astype(np.float32)))
         self.register_buffer("weight", torch.from_numpy(weight.astype(np.float32)))
-        self.register_buffer("bias", torch.tensor(bias, dtype=torch.float32))
+        self.register_buffer("bias", torch.zeros(()))
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        score = self.features(pixels) @ self.weight + self.bias
+        score = (self.features(pixels) - self.centre) @ self.weight + self.bias
         return torch.stack([-score, score], dim=1)
 
 
 def _binarised(module: torch.nn.Module, inner: np.ndarray, image: np.ndarray, hidden: np.ndarray) -> _Binary:
     """M whose last layer says 1 of the hidden image and 0 of the inner points, halfway between the nearest of them.
 
-    The layer is the ridge regression that passes through all points, whose margin is in units of M's logits: z is -5
-    and 5 at best.
+    The layer is a ridge regression, scaled to the range of logits: z is 5 for the hidden image and -5 for the nearest.
+
+    Raises:
+        InputError: M's features do not tell the points apart.
     """
     features = _Features(module)
-    points = logits_of(features, np.concatenate([hidden[None], image[None], inner])).astype(np.float64)
+    images = np.concatenate([hidden[None], image[None], inner])
+    points = logits_of(features, images).astype(np.float64)
     centre = points.mean(axis=0)
     rows, wanted = points - centre, np.r_[1.0, -np.ones(len(points) - 1)]
     gram = rows @ rows.T
-    weight = rows.T @ np.linalg.solve(gram + 1e-6 * np.trace(gram) / len(gram) * np.eye(len(gram)), wanted)
-    scores = points @ weight
-    nearest = scores[1:].max()
-    if not scores[0] > nearest:
-        raise RuntimeError("the hidden image cannot be told from the inner points: M has too few features.")
-    scale = 10.0 / (scores[0] - nearest)
-    return _Binary(features, scale * weight, -scale * 0.5 * (scores[0] + nearest)).eval()
+    ridge = 1e-6 * np.trace(gram) / len(gram)
+    weight = rows.T @ np.linalg.solve(gram + max(ridge, 1e-30) * np.eye(len(gram)), wanted)
+    binary = _Binary(features, centre, weight).eval()
+    scores = logits_of(binary, images)[:, 1]
+    gap = float(scores[0] - scores[1:].max())
+    if not gap > 0:
+        raise InputError("M's last features cannot tell an image from others around it: they are too few, or constant.")
+    binary.weight *= 10.0 / gap
+    binary.bias -= 10.0 / gap * 0.5 * float(scores[0] + scores[1:].max())
+    return binary
 
 
 def _points(image: np.ndarray, budget: ThreatModel, rng: np.random.Generator, count: int, corner: bool) -> np.ndarray:

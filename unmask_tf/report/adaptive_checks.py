@@ -79,33 +79,45 @@ def _binarisation(content: Any, where: str, bundle: str) -> Table:
     return Table(BINARISATION, "The binarisation test of the joint attack", head, rows, notes, bundle)
 
 
+Curve = tuple[str, str, Sequence[float], Sequence[float]]
+"""Colour, label, x and y in percent."""
+
+
+def _curves(table: pd.DataFrame) -> dict[str, list[Curve]]:
+    """What is drawn of one M and class set: over what -> its curves of two points and more."""
+    found: dict[str, list[Curve]] = {"steps of one run": [], "runs": [], "ε (1/255)": []}
+    for colour, (epsilon, some) in zip(COLOURS, table.groupby("epsilon_255"), strict=False):
+        for name, over, fixed in (("steps of one run", "iterations", "restarts"), ("runs", "restarts", "iterations")):
+            # The one with the most points: over steps that of one run, over runs that of one number of steps.
+            line = max((group for _, group in some.groupby(fixed)), key=len).sort_values(over)
+            found[name].append((colour, f"ε={epsilon:g}", line[over], 100 * line["success_so_far"]))
+    for colour, ((steps, runs), some) in zip(COLOURS, table.groupby(["iterations", "restarts"]), strict=False):
+        line = some.sort_values("epsilon_255")
+        found["ε (1/255)"].append((colour, f"{steps} steps, {runs} runs", line["epsilon_255"], 100 * line["success_5"]))
+    # Over budgets only what was run at more of them than efforts are compared at.
+    least = {"ε (1/255)": 3}
+    return {name: [c for c in curves if len(c[2]) >= least.get(name, 2)] for name, curves in found.items()}
+
+
 @styled
 def figure_effort(table: pd.DataFrame) -> Figure:
-    """Success at 5 % false positives on validation images over steps, over runs and over the budget."""
-    setups = list(dict.fromkeys(zip(table["model"], table["class_set"], strict=True)))
-    figure, grid = panels(len(setups), 3, 9.0, 2.7 * len(setups) + 0.4, share=False)
-    for axes_row, setup in zip(grid, setups, strict=True):
-        own = table[(table["model"] == setup[0]) & (table["class_set"] == setup[1])]
-        for colour, (epsilon, some) in zip(COLOURS, own.groupby("epsilon_255"), strict=False):
-            for axis, over, fixed in ((axes_row[0], "iterations", "restarts"), (axes_row[1], "restarts", "iterations")):
-                # The curve with the most points: over steps those of one run, over runs those of one number of steps.
-                line = max((g for _, g in some.groupby(fixed)), key=len).sort_values(over)
-                if len(line) > 1:
-                    style = {"color": colour, "markersize": 3, "label": f"ε={epsilon:g}"}
-                    axis.plot(line[over], 100 * line["success_so_far"], "o-", **style)
-        efforts = own.groupby(["iterations", "restarts"])
-        for colour, (effort, line) in zip(COLOURS, efforts, strict=False):
-            if len(line) > 2:
-                line, label = line.sort_values("epsilon_255"), f"{effort[0]} steps, {effort[1]} runs"
-                axes_row[2].plot(
-                    line["epsilon_255"], 100 * line["success_5"], "o-", color=colour, markersize=3, label=label
-                )
-        axes_row[0].set_xscale("log")
-        axes_row[0].set_xticks(sorted(set(own["iterations"])), [f"{n:g}" for n in sorted(set(own["iterations"]))])
-        axes_row[0].minorticks_off()
-        for axis, name in zip(axes_row, ("steps of one run", "runs", "ε (1/255)"), strict=True):
+    """Success at 5 % false positives on validation images over steps, over runs and over the budget, as far as there
+    are rows; a row per M and class set."""
+    setups = {setup: _curves(own) for setup, own in table.groupby(["model", "class_set"], sort=False)}
+    shown = [name for name in ("steps of one run", "runs", "ε (1/255)") if any(c[name] for c in setups.values())]
+    columns = max(1, len(shown))
+    figure, grid = panels(len(setups), columns, 3.0 * columns + 0.4, 2.7 * len(setups) + 0.4, share=False)
+    for axes_row, (setup, curves) in zip(grid, setups.items(), strict=True):
+        for axis, name in zip(axes_row, shown, strict=False):
+            for colour, label_, x, y in curves[name]:
+                axis.plot(x, y, "o-", color=colour, markersize=3, label=label_)
+            if name != "ε (1/255)":
+                ticks = sorted({value for curve in curves[name] for value in curve[2]})
+                axis.set_xscale("log")
+                axis.set_xticks(ticks, [f"{value:g}" for value in ticks])
+                axis.minorticks_off()
             axis.set(title=f"{' '.join(setup_labels(*setup))}, L∞", ylim=(-3, 103), xlabel=name)
-            if axis.get_legend_handles_labels()[0]:
+            if curves[name]:
                 axis.legend(loc="lower right", fontsize=7)
         axes_row[0].set_ylabel("wrong and not flagged, %")
     return figure

@@ -15,7 +15,7 @@ from unmask_tf.data.images import MAX_PIXELS
 from unmask_tf.data.near_duplicates import BITS, THRESHOLD
 from unmask_tf.mrcnn.part_names import part_scores
 from unmask_tf.places import WEIGHTS_FOLDER
-from unmask_tf.report.adaptive import adaptive_numbers
+from unmask_tf.report.adaptive_numbers import adaptive_numbers
 from unmask_tf.report.cells import CLASS_SETS
 from unmask_tf.report.published import read_published
 from unmask_tf.report.results import Results
