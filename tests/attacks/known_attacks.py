@@ -2,4 +2,4 @@
 
 from unmask_tf.attacks import ATTACKS
 
-ON_M = [name for name, entry in ATTACKS.items() if entry.knows == {"M"}]
+ON_M = [name for name, entry in ATTACKS.items() if entry.knows == {"M"} and entry.gradient]
