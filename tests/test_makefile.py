@@ -39,6 +39,7 @@ OPTIONS = {
     "DEFENCES": ("none,um", "--defences"),
     "EXTRACTOR": ("mine", "--extractor"),
     "ENGINE": ("openvino", "--engine"),
+    "K_PRESET": ("mini_robust", "--k-preset"),
     "AT_EPOCHS": ("30", "--at-epochs"),
 }
 
