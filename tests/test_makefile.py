@@ -38,8 +38,8 @@ OPTIONS = {
     "ATTACK_PRESET": ("strong", "--attack-preset"),
     "DEFENCES": ("none,um", "--defences"),
     "EXTRACTOR": ("mine", "--extractor"),
-    "ENGINE": ("openvino", "--engine"),
     "K_PRESET": ("mini_robust", "--k-preset"),
+    "ENGINE": ("openvino", "--engine"),
     "AT_EPOCHS": ("30", "--at-epochs"),
 }
 
