@@ -322,3 +322,10 @@ def test_the_embedded_dataset_of_two_class_sets_counts_each_image_once(make_run,
     (home / "data" / "taxonomy.json").write_text(content)
     assert main([*arguments, "--class-sets", "all,two", "--k-weights", str(home / "k.h5")]) == 0
     assert "12 train, 12 val, 12 test images of M in all, each counted once" in capsys.readouterr().out
+
+
+def test_a_k_without_images_of_classes_keeps_the_scores_of_its_training(make_run, home):
+    run = with_a_trained_k(make_run())
+    assert Grid(run).k_weights().kind == "score_k"
+    os.rename(home / "data" / "classes", home / "elsewhere")
+    assert Grid(run).k_weights().kind == "train_k"

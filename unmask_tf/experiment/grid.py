@@ -159,34 +159,35 @@ class Grid:
         parts = len(self.run.taxonomy.parts)
         return preset(self.profile.part_detector.preset, NUM_CLASSES=parts + 1, **more).to_dict()
 
-    def score_k(self, weights: Path | Step) -> Step:
-        """The choice of the scores from which a K is believed, on validation images of all class sets that the data
-        have, whichever of them the run is about.
-
-        Raises:
-            InputError: no class set has validation images.
-        """
-        taxonomy, images = self.run.taxonomy, {}
-        for name in sorted({*taxonomy.class_sets} - {*self.profile.class_sets}):
+    def validation_images(self) -> dict[str, Files]:
+        """Class set -> its validation images, of all class sets that the data have, whichever the run is about."""
+        images = {}
+        for name in sorted(self.run.taxonomy.class_sets):
             with suppress(InputError):
                 images[name] = self.run.images(name, "val")
-        images |= {name: self.run.images(name, "val") for name in self.profile.class_sets}
+        return images
+
+    def score_k(self, weights: Path | Step) -> Step:
+        """The choice of the scores from which a K is believed, on the classes' validation images."""
+        taxonomy, images = self.run.taxonomy, self.validation_images()
         settings = score_k.Settings(
             config=self.k_config(),
             parts=taxonomy.parts,
             expected=tuple((name, tuple(sorted(taxonomy.expected(name)))) for name in sorted(taxonomy.classes)),
-            class_sets=tuple((name, taxonomy.labels(name)) for name in sorted(images)),
+            class_sets=tuple((name, taxonomy.labels(name)) for name in images),
             size=self.profile.classifier.input_size,
         )
         inputs = {f"images_{name}": files for name, files in images.items()}
         return Step("score_k", f"k_{self.run.data}", settings, {"weights": weights, **inputs})
 
     def k_weights(self) -> Path | Step:
-        """The run's K: a file, or its training, where its settings say so with scores of its parts."""
+        """The run's K: a file, or its training, where its settings say so with scores that suit the classes (without
+        images of classes: those of its training)."""
         given = self._k[0] if self._k is not None else self.run.k_weights
         if given is not None:
             return given
-        return self.score_k(self.train_k()) if self.k_config()["PART_SCORES"] else self.train_k()
+        scored = self.k_config()["PART_SCORES"] and self.validation_images()
+        return self.score_k(self.train_k()) if scored else self.train_k()
 
     def parts(self, class_set: str, images: Step | Files) -> tuple[Step, ...]:
         """Parts seen in images, in chunks.

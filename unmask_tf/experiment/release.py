@@ -95,7 +95,9 @@ def release_k(run: Run, folder: Path, progress: Callable[[float], None]) -> tupl
     scores = choose_part_scores(detector, validation, progress=lambda share: progress(share / 2))
     step = grid.score_k(k)
     images = {name.removeprefix("images_"): files for name, files in step.inputs.items() if name != "weights"}
-    scores = class_scores(step.settings, k, images, scores, lambda share: progress((1 + share) / 2))
+    if images:
+        scores = class_scores(step.settings, k, images, scores, lambda share: progress((1 + share) / 2))
+    progress(1.0)
     path = folder / run.profile.part_detector.weights
     write_part_scores(k, path, scores)
     if run.k_weights is None:
