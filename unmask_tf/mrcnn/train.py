@@ -131,7 +131,7 @@ def load_initial_weights(graph: keras.Model, config: Config, path: Path | None) 
     Raises:
         InputError: the weights cannot be had, or do not fit.
     """
-    if path is not None and path.suffix == ".h5" and part_names(path):
+    if path is not None and path.is_file() and path.suffix == ".h5" and part_names(path):
         load_weights(graph, path)
     elif config.BACKBONE == "mobilenet_v2":
         _load_mobilenet(graph.get_layer("mobilenet_v2"), path)
