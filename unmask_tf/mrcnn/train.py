@@ -131,7 +131,7 @@ def load_initial_weights(graph: keras.Model, config: Config, path: Path | None) 
     Raises:
         InputError: the weights cannot be had, or do not fit.
     """
-    if path is not None and path.is_file() and path.suffix == ".h5" and part_names(path):
+    if path is not None and _names_parts(path):
         load_weights(graph, path)
     elif config.BACKBONE == "mobilenet_v2":
         _load_mobilenet(graph.get_layer("mobilenet_v2"), path)
@@ -149,6 +149,13 @@ def load_initial_weights(graph: keras.Model, config: Config, path: Path | None) 
             f"K with {config.BACKBONE} is not trained from random weights. Start from COCO's: mask_rcnn_coco.h5 of "
             "https://github.com/matterport/Mask_RCNN/releases."
         )
+
+
+def _names_parts(path: Path) -> bool:
+    try:
+        return bool(part_names(path))
+    except OSError:  # what reads the file later says what is wrong with it
+        return False
 
 
 def _load_mobilenet(backbone: keras.Model, path: Path | None) -> None:
