@@ -86,7 +86,7 @@ def test_unknown_models_class_sets_attacks_and_defences_reach_every_output(tmp_p
     folder = write(tmp_path, grid=row_sets)
     text = report(folder)
     assert "| vgg16 | zoo | square ε=8 | 10 | 0.30 [0.11, 0.60] |" in text
-    assert "| vgg16 | zoo | square ε=8 | jpeg | 1.000 [" in text and "| jpeg (%) | 30.00 |" in text
+    assert "| vgg16 | zoo | square ε=8 | jpeg | 1.000 [" in text and "| jpeg (%) | 30.00 [10.00, 60.00] |" in text
     assert "Accuracy under attack    jpeg 0.30\n" in summary(folder)
     assert "vgg16,zoo,square ε=8,10,0.3000" in (folder / "table4.csv").read_text()
     assert "0 numbers compared" in compare(folder)
