@@ -207,6 +207,7 @@ def test_each_stage_asks_for_its_own_steps(data, tmp_path, asked):
 def test_the_engine_belongs_to_the_steps_and_rows_unless_it_is_the_reference(data, tmp_path, asked, monkeypatch):
     where = ["--data", str(data), "--results", str(tmp_path / "results"), "--architectures", "vgg16"]
     monkeypatch.setattr(engines, "installed", lambda package: True)
+    monkeypatch.setattr(engines, "capabilities", lambda: ("FP32",))
     monkeypatch.setattr("tensorflow.config.list_physical_devices", lambda kind=None: [])
 
     def extraction(*options):

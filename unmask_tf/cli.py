@@ -6,6 +6,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -215,8 +216,9 @@ def train_k(**options: Any) -> None:
     target = options.pop("k_weights")
     if target is not None and listed_sha256(target) is not None:
         raise InputError(f"{target} is a shipped file, which no training may replace. Give another place.")
-    run = _prepared(options | {"k_weights": None})
-    made, training = Grid(run).k_weights(), Grid(run).train_k()
+    run = replace(_prepared(options | {"k_weights": None}), k_weights=None)  # a shipped K is passed over
+    grid = Grid(run)
+    made, training = grid.k_weights(), grid.train_k()
     outputs = _run(run, options, [training, made])
     path = outputs[made].path
     if target is not None:
