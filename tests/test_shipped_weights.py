@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from unmask_tf.config import PROFILES
+from unmask_tf.config import PART_DETECTORS, PROFILES
 from unmask_tf.data.settings import SyntheticConfig
 from unmask_tf.errors import InputError
 from unmask_tf.experiment.setup import WEIGHTS_FOLDER, listed_sha256, verify_weights
@@ -15,7 +15,7 @@ from unmask_tf.files import sha256
 from unmask_tf.mrcnn.part_names import part_names
 from unmask_tf.taxonomy import UNMASK, Taxonomy
 
-SHIPPED = {"unmask_k_mini.h5": "mini", "unmask_k_photos.h5": "photos"}
+SHIPPED = {"unmask_k_mini.h5": "mini", "unmask_k_mini_robust.h5": "mini_robust", "unmask_k_photos.h5": "photos"}
 PHOTOS = Path(os.environ.get("UNMASK_PHOTOS") or "no photographs")
 
 
@@ -23,9 +23,8 @@ def test_the_list_names_what_is_shipped():
     lines = (WEIGHTS_FOLDER / "SHA256SUMS").read_text(encoding="utf-8").splitlines()
     present = {path.name for path in WEIGHTS_FOLDER.glob("unmask_m_*.weights.h5")}
     assert {line.split()[1] for line in lines} == {*SHIPPED, *present}
-    assert {profile: PROFILES[profile].part_detector.weights for profile in SHIPPED.values()} == {
-        profile: name for name, profile in SHIPPED.items()
-    }
+    detectors = {name: PROFILES[name].part_detector for name in ("mini", "photos")} | PART_DETECTORS
+    assert {detector.weights: name for name, detector in detectors.items()} == SHIPPED
 
 
 @pytest.mark.parametrize(("name", "profile"), SHIPPED.items())
