@@ -14,6 +14,7 @@ from unmask_tf.errors import InputError
 from unmask_tf.mrcnn import fast, part_names, weights
 from unmask_tf.mrcnn.config import Config, preset
 from unmask_tf.mrcnn.model import MaskRCNN
+from unmask_tf.mrcnn.part_names import FOLDS, fold
 from unmask_tf.mrcnn.weights import named_weights, save_weights
 from unmask_tf.taxonomy import UNMASK, Taxonomy
 
@@ -53,8 +54,11 @@ def extractor(monkeypatch):
     monkeypatch.setattr(fast, "FastDetector", StubK)
     monkeypatch.setattr(weights, "check_parts", lambda path, parts: None)
     monkeypatch.setattr(part_names, "part_scores", lambda path: {})
+    monkeypatch.setattr(part_names, "held_out_scores", lambda path: np.zeros((0, 0)))
 
-    def make(batch_size=2, taxonomy=PARTS, mode="square", scores=None, **options):
+    def make(batch_size=2, taxonomy=PARTS, mode="square", scores=None, held_out=None, **options):
+        if held_out is not None:
+            monkeypatch.setattr(part_names, "held_out_scores", lambda path: held_out)
         if scores is not None:
             monkeypatch.setattr(part_names, "part_scores", lambda path: scores)
         return PartExtractor(Config(NUM_CLASSES=4, IMAGE_RESIZE_MODE=mode), "k.h5", taxonomy, batch_size, **options)
@@ -80,6 +84,19 @@ def test_a_part_needs_the_score_that_the_weights_ask_of_it(extractor):
     assert found[2]["door"].boxes == ((0, 0, 2, 1), (0, 1, 2, 2))
 
 
+def test_an_image_that_scores_were_chosen_on_is_judged_by_those_chosen_without_it(extractor):
+    scores = {"wheel": 0.8, "door": 0.6, "tail": 0.2}
+    held_out = np.full((FOLDS, 3), 0.1)
+    held_out[fold("car/1.jpg")] = 0.6, 0.6, 0.6
+    k = extractor(scores=scores, held_out=held_out)
+    other = next(f"car/{i}.jpg" for i in range(2, 50) if fold(f"car/{i}.jpg") != fold("car/1.jpg"))
+    pixels = np.stack([image(3, 2, 1)] * 2)  # scores .9, .7, .5
+    assert sets(k.extract(pixels, ["classes/val/car/1.jpg", other])) == [{"tail", "door"}, {"tail", "door", "wheel"}]
+    assert sets(k.extract(pixels)) == [{"door", "tail"}] * 2, "new images: by the scores chosen on all"
+    without = extractor(scores=scores, held_out=np.zeros((0, 0)))
+    assert sets(without.extract(pixels, [other] * 2)) == [{"door", "tail"}] * 2
+
+
 def test_a_part_has_its_highest_score_and_all_its_boxes_by_falling_score(extractor):
     (found,) = extractor().extract(image(3, 1, 3)[None])
     assert found.keys() == {"wheel", "tail"}
@@ -96,8 +113,8 @@ def test_detections_that_do_not_come_by_score_are_put_in_order():
         "rois": np.array([[0, 0, 1, 1], [2, 2, 3, 3]]),
     }
     made = object.__new__(PartExtractor)
-    made.taxonomy, made._needed = PARTS, np.zeros(4)
-    assert made._parts(result) == {"door": PartSeen(0.75, ((2, 2, 3, 3), (0, 0, 1, 1)))}
+    made.taxonomy = PARTS
+    assert made._parts(result, np.zeros(4)) == {"door": PartSeen(0.75, ((2, 2, 3, 3), (0, 0, 1, 1)))}
 
 
 def test_nothing_found_is_the_empty_extraction(extractor):

@@ -1,9 +1,12 @@
 """Scores of parts chosen so that part sets tell classes apart."""
 
+import zlib
+
 import numpy as np
 import pytest
 
-from unmask_tf.defense.part_scores import CANDIDATES, separating_scores
+from unmask_tf.defense.part_scores import CANDIDATES, held_out_scores, separating_scores
+from unmask_tf.mrcnn.part_names import FOLDS, fold
 
 PARTS = ("wheel", "beak", "fur")
 EXPECTED = {"car": ("wheel",), "bird": ("beak",)}
@@ -66,6 +69,46 @@ def test_the_objective_never_falls_and_no_single_score_could_raise_it_further():
     for part in parts:
         for candidate in CANDIDATES[::3]:
             assert separation({**chosen, part: candidate}) <= best + 1.1e-4
+
+
+def many():
+    """Forty images of two classes: their parts' scores are spread, so that which images are looked at matters."""
+    rng = np.random.default_rng(1)
+    labels = ["car", "bird"] * 20
+    own = np.array([[part in EXPECTED[label] for part in PARTS] for label in labels])
+    return (
+        np.clip(0.3 * own + 0.7 * rng.random(own.shape), 0, 1),
+        [f"{c}/{i}.jpg" for i, c in enumerate(labels)],
+        labels,
+    )
+
+
+def test_an_image_has_no_hand_in_the_scores_of_its_own_fold():
+    scores, names, labels = many()
+    folds = np.array([fold(name) for name in names])
+    before = held_out_scores(scores, names, labels, EXPECTED, SETS, PARTS)
+    assert len(before) == FOLDS
+    assert len({tuple(chosen.values()) for chosen in before}) > 1
+    changed = []
+    for number in set(folds):
+        other = scores.copy()
+        other[folds == number] = 1 - other[folds == number]
+        after = held_out_scores(other, names, labels, EXPECTED, SETS, PARTS)
+        assert after[number] == before[number]
+        changed += [a != b for a, b in zip(after, before, strict=True)]
+    assert any(changed), "and one in those of the other folds"
+    others = [i for i, number in enumerate(folds) if number != 3]
+    left = [scores[others], [labels[i] for i in others], EXPECTED, SETS, PARTS, START]
+    assert before[3] == separating_scores(*left)
+
+
+def test_a_fold_is_of_the_class_and_the_file_wherever_they_lie():
+    assert fold("classes/val/bird/0007.jpg") == fold("bird/0007.jpg") == zlib.crc32(b"bird/0007.jpg") % FOLDS
+    assert {fold(f"bird/{i}.jpg") for i in range(200)} == set(range(FOLDS))
+
+
+def test_where_a_fold_holds_all_of_a_class_there_are_none():
+    assert held_out_scores(SCORES, list("abcd"), ("car", "bird", "bird", "bird"), EXPECTED, SETS, PARTS) == []
 
 
 def test_wrong_shapes_and_class_sets_without_images_are_refused():

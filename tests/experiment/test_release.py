@@ -17,7 +17,7 @@ from unmask_tf.experiment.release import release_k, release_m, released
 from unmask_tf.experiment.setup import verify_weights
 from unmask_tf.experiment.step import Output
 from unmask_tf.files import sha256
-from unmask_tf.mrcnn.part_names import part_names, part_scores
+from unmask_tf.mrcnn.part_names import held_out_scores, part_names, part_scores, write_part_scores
 from unmask_tf.mrcnn.weights import read_weights
 from unmask_tf.taxonomy import UNMASK
 
@@ -87,6 +87,18 @@ def test_a_released_k_has_the_same_tensors_and_scores_for_its_parts(tiny_release
     assert all(np.array_equal(tensors[name], before[name]) for name in tensors)
     assert (tmp_path / "SHA256SUMS").read_text() == f"{sha256(path)}  {path.name}\n"
     verify_weights(path)
+
+
+def test_the_scores_of_folds_are_kept_in_the_order_of_the_parts_and_go_with_new_scores(tmp_path, tiny_release):
+    run, _ = tiny_release
+    path, parts = tmp_path / "k.h5", run.taxonomy.parts
+    scores = dict.fromkeys(parts, 0.5)
+    folds = [{part: (i + n) / 100 for i, part in enumerate(parts)} for n in range(3)]
+    write_part_scores(run.k_weights, path, scores, [dict(reversed(fold.items())) for fold in folds])
+    assert held_out_scores(path).tolist() == [[fold[part] for part in parts] for fold in folds]
+    write_part_scores(path, path, scores)
+    assert held_out_scores(path).shape == (0, 0)
+    assert part_scores(path) == scores
 
 
 def refused(run, folder, match):

@@ -17,6 +17,7 @@ import numpy as np
 from unmask_tf.errors import InputError
 from unmask_tf.mrcnn.config import Config
 from unmask_tf.mrcnn.engines import REFERENCE
+from unmask_tf.mrcnn.part_names import fold
 from unmask_tf.taxonomy import UNMASK, Taxonomy
 
 Box = tuple[int, int, int, int]
@@ -82,7 +83,7 @@ class PartExtractor:
     ) -> None:
         # Here, so that the table of extractors can be read without TensorFlow.
         from unmask_tf.mrcnn.fast import FastDetector
-        from unmask_tf.mrcnn.part_names import part_scores
+        from unmask_tf.mrcnn.part_names import held_out_scores, part_scores
         from unmask_tf.mrcnn.weights import check_parts
 
         if len(taxonomy.parts) + 1 != config.NUM_CLASSES:
@@ -97,9 +98,17 @@ class PartExtractor:
         check_parts(weights, taxonomy.parts)
         scores = part_scores(weights)
         self._needed = np.array([0.0, *(scores.get(part, 0.0) for part in taxonomy.parts)])
+        self._needed_by_fold = np.pad(held_out_scores(weights), ((0, 0), (1, 0)))
 
-    def extract(self, images: np.ndarray | Sequence[np.ndarray]) -> list[Extraction]:
+    def extract(
+        self, images: np.ndarray | Sequence[np.ndarray], names: Sequence[str] | None = None
+    ) -> list[Extraction]:
         """Parts of RGB images: uint8 (N, H, W, 3), or a list of uint8 (H, W, 3) of any sizes.
+
+        Args:
+            images: the images.
+            names: of images that the scores of K's parts were chosen on (`class/file`): each is judged by the scores
+                chosen without it, where the weights carry such scores.
 
         Raises:
             ValueError: not uint8 or not of this shape.
@@ -109,14 +118,19 @@ class PartExtractor:
         for rows in self._batches(images):
             padded = rows + rows[-1:] * (self.batch_size - len(rows))
             results = self.model.detect_boxes([images[i] for i in padded])
-            found.update((row, self._parts(result)) for row, result in zip(rows, results, strict=False))
+            for row, result in zip(rows, results, strict=False):
+                found[row] = self._parts(result, self._scores_for(names[row] if names is not None else None))
         return [found[row] for row in range(len(images))]
 
-    def _parts(self, result: Mapping[str, np.ndarray]) -> Extraction:
+    def _scores_for(self, name: str | None) -> np.ndarray:
+        """The score that each of K's outputs needs."""
+        return self._needed if name is None or not len(self._needed_by_fold) else self._needed_by_fold[fold(name)]
+
+    def _parts(self, result: Mapping[str, np.ndarray], needed: np.ndarray) -> Extraction:
         """One image's detections by part, in the taxonomy's order."""
         order = np.argsort(-np.asarray(result["scores"]), kind="stable")
         by_class: dict[int, list[int]] = {}
-        for row in order[result["scores"][order] >= self._needed[result["class_ids"][order]]].tolist():
+        for row in order[result["scores"][order] >= needed[result["class_ids"][order]]].tolist():
             by_class.setdefault(int(result["class_ids"][row]), []).append(row)
         return {
             self.taxonomy.parts[class_id - 1]: PartSeen(

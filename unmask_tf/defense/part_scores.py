@@ -5,6 +5,10 @@ mrcnn/part_scores.py, but that an image's parts fit its own class better than an
 benign validation images of the classes: the distance d to an image's own class is what a benign image shows, and the
 distance to another class of its class set what an attacked one would show, if its parts stayed what they are. No attack
 is needed for it.
+
+An image that the scores were chosen on shows smaller distances than a new one, so a threshold chosen on the same images
+would flag more of new ones than it says. Therefore the images are divided into `FOLDS`, and for each fold scores are
+chosen without it (cross-fitting): those say what each image would have looked like as a new one.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from unmask_tf.defense.alignment import auc
+from unmask_tf.mrcnn.part_names import FOLDS, fold
 
 CANDIDATES = np.arange(1, 19) / 20
 _ROUNDS = 5
@@ -78,6 +83,36 @@ def separating_scores(
         if best == before:
             break
     return {part: round(float(score), 4) for part, score in zip(parts, chosen, strict=True)}
+
+
+def held_out_scores(
+    scores: np.ndarray,
+    names: Sequence[str],
+    labels: Sequence[str],
+    expected: Mapping[str, Sequence[str]],
+    class_sets: Mapping[str, Sequence[str]],
+    parts: Sequence[str],
+) -> list[dict[str, float]]:
+    """For each fold, part -> the score chosen on the images of the other folds; none where there are so few images that
+    a fold holds all of a class.
+
+    It begins with .5 for every part, and not with scores that the fold's own images had a hand in.
+
+    Args:
+        names: of the images, as `fold` takes them.
+        scores, labels, expected, class_sets, parts: as of `separating_scores`.
+
+    Raises:
+        ValueError: as `separating_scores`.
+    """
+    held_by, found, start = np.array([fold(name) for name in names]), np.asarray(labels), dict.fromkeys(parts, 0.5)
+    left = [held_by != number for number in range(FOLDS)]
+    if any(set(found[others]) != set(found) for others in left):
+        return []
+    chosen = []
+    for others in left:
+        chosen.append(separating_scores(scores[others], found[others].tolist(), expected, class_sets, parts, start))
+    return chosen
 
 
 def _auc(attacked: np.ndarray, benign: np.ndarray) -> float:

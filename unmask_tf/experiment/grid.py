@@ -204,13 +204,16 @@ class Grid:
             inputs["weights"], options = self.k_weights(), {"config": self.k_config()}
             if detector.engine != REFERENCE:
                 options = {**options, "engine": detector.engine}
-        source = images.name if isinstance(images, Step) else f"{class_set}_{Path(images.names[0]).parts[-3]}"
+        split = "" if isinstance(images, Step) else Path(images.names[0]).parts[-3]
+        source = images.name if isinstance(images, Step) else f"{class_set}_{split}"
         count = len(images if isinstance(images, Files) else images.inputs["images"])
+        # Validation images as they are give thresholds, so the scores of parts must not have been chosen on them.
+        held_out = split == "val" and options.get("config", {}).get("PART_SCORES", False)
         return tuple(
             Step(
                 "extract",
                 f"{source}_{first}",
-                extract.Settings(
+                (extract.HeldOutSettings if held_out else extract.Settings)(
                     extractor=detector.extractor,
                     options=options,
                     parts=self.run.taxonomy.parts,

@@ -95,11 +95,12 @@ def release_k(run: Run, folder: Path, progress: Callable[[float], None]) -> tupl
     scores = choose_part_scores(detector, validation, progress=lambda share: progress(share / 2))
     step = grid.score_k(k)
     images = {name.removeprefix("images_"): files for name, files in step.inputs.items() if name != "weights"}
+    held_out: list[dict[str, float]] = []
     if images:
-        scores = class_scores(step.settings, k, images, scores, lambda share: progress((1 + share) / 2))
+        scores, held_out = class_scores(step.settings, k, images, scores, lambda share: progress((1 + share) / 2))
     progress(1.0)
     path = folder / run.profile.part_detector.weights
-    write_part_scores(k, path, scores)
+    write_part_scores(k, path, scores, held_out)
     if run.k_weights is None:
         write_json(path.with_suffix(".log.json"), Output(_finished(run, grid.train_k()), "").header()["info"]["log"])
     _list_sum(path)

@@ -40,6 +40,13 @@ class Settings:
     last: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class HeldOutSettings(Settings):
+    """Of images that the scores of K's parts were chosen on: each is judged by scores chosen without it."""
+
+    held_out: bool = True
+
+
 def cost(settings: Settings, inputs: Mapping[str, Any]) -> float:
     """In forward passes of a ResNet-50 on a 64x64 image."""
     side = settings.options.get("config", {}).get("IMAGE_MAX_DIM", 128)
@@ -63,8 +70,10 @@ def run(settings: Settings, inputs: Mapping[str, Any], output: Path, resources: 
     images = to_8bit(pixels(inputs["images"], settings.classes, settings.size, rows))
     extractor = load_extractor(settings, inputs.get("weights"), resources)
     seen: list[dict[str, Any]] = []
+    names = inputs["images"].names[rows] if isinstance(settings, HeldOutSettings) else ()
     for start in range(0, len(images), _AT_ONCE):
-        for found in extractor.extract(images[start : start + _AT_ONCE]):
+        chunk = slice(start, start + _AT_ONCE)
+        for found in extractor.extract(images[chunk], *([names[chunk]] if names else [])):
             seen.append({part: [float(s.score), [list(map(int, box)) for box in s.boxes]] for part, s in found.items()})
         resources.progress(len(seen) / len(images))
     write_json(output, seen)

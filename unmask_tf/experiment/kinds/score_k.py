@@ -14,7 +14,7 @@ from unmask_tf.experiment.step import Files, Output, Resources
 if TYPE_CHECKING:
     import numpy as np
 
-VERSION = 1
+VERSION = 2
 SUFFIX = ".h5"
 FRESH = False
 GPU = True
@@ -54,8 +54,8 @@ def run(settings: Settings, inputs: Mapping[str, Any], output: Path, resources: 
     weights = inputs["weights"].path if isinstance(inputs["weights"], Output) else inputs["weights"]
     images = {name.removeprefix("images_"): files for name, files in inputs.items() if name != "weights"}
     start = part_scores(weights) or dict.fromkeys(settings.parts, 0.5)
-    scores = class_scores(settings, weights, images, start, resources.progress)
-    write_part_scores(weights, output, scores)
+    scores, held_out = class_scores(settings, weights, images, start, resources.progress)
+    write_part_scores(weights, output, scores, held_out)
     return {"part_scores": scores, "said": f"scores of {len(scores)} parts"}
 
 
@@ -65,8 +65,8 @@ def class_scores(
     images: Mapping[str, Files],
     start: Mapping[str, float],
     progress: Callable[[float], None],
-) -> dict[str, float]:
-    """Part -> the score from which K is believed (`defense.part_scores`).
+) -> tuple[dict[str, float], list[dict[str, float]]]:
+    """Part -> the score from which K is believed (`defense.part_scores`), and the same chosen without each fold.
 
     Args:
         settings: the step's.
@@ -76,7 +76,7 @@ def class_scores(
         progress: called with the share that is done.
     """
     from unmask_tf.data.pixels import to_8bit
-    from unmask_tf.defense.part_scores import CANDIDATES, separating_scores
+    from unmask_tf.defense.part_scores import CANDIDATES, held_out_scores, separating_scores
     from unmask_tf.mrcnn.config import Config
     from unmask_tf.mrcnn.fast import FastDetector
     from unmask_tf.mrcnn.part_scores import highest_scores
@@ -98,5 +98,7 @@ def class_scores(
 
     detector, parts = FastDetector(config, weights), len(settings.parts)
     scores = highest_scores(detector, 2 * len(found), view, parts, progress=progress)
-    labels = 2 * [label for label, _ in shown]
-    return separating_scores(scores, labels, dict(settings.expected), sets, settings.parts, start)
+    labels, expected = 2 * [label for label, _ in shown], dict(settings.expected)
+    names = 2 * ["/".join(key) for key in shown]
+    chosen = separating_scores(scores, labels, expected, sets, settings.parts, start)
+    return chosen, held_out_scores(scores, names, labels, expected, sets, settings.parts)
