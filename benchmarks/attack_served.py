@@ -17,7 +17,7 @@ import torch
 from pgd_of_others import OTHERS
 from plain_resnet import PlainResNet50
 
-from unmask_tf.cli import keep_freed_memory
+from unmask_tf.memory import keep_freed_memory
 
 Answer = Callable[[dict[str, Any]], dict[str, Any]]
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from unmask_tf.cli_options import comma_list
 from unmask_tf.errors import InputError
 
 if TYPE_CHECKING:
@@ -162,7 +163,7 @@ def class_images(
 
     root = _root(data)
     taxonomy = _taxonomy(root) if root.is_dir() else UNMASK
-    names = [name.strip() for name in class_sets.split(",") if name.strip()] or list(taxonomy.class_sets)
+    names = comma_list(class_sets) or list(taxonomy.class_sets)
     classes = sorted({member for name in names for member in taxonomy.members(name)})
     if not (voc or imagenet or folder):
         raise InputError("there is no source of images. Name one or more: --voc, --imagenet, --folder.")
@@ -196,7 +197,7 @@ def class_images(
 def _synsets(text: str, known: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
     """The known synsets with those of `class=id+id,class=id`."""
     result = dict(known)
-    for entry in filter(None, (part.strip() for part in text.split(","))):
+    for entry in comma_list(text):
         name, equals, ids = entry.partition("=")
         if not equals or not ids:
             raise InputError(f"the synset '{entry}' is not of the form class=n01234567+n01234568.")
@@ -222,7 +223,7 @@ def check_data(profile: str, data: Path | None, class_sets: str, csv_path: Path 
 
     root = _root(data, profile)
     taxonomy = _taxonomy(root)
-    names = [name.strip() for name in class_sets.split(",") if name.strip()] or list(taxonomy.class_sets)
+    names = comma_list(class_sets) or list(taxonomy.class_sets)
     report = check(root, taxonomy, names, workers)
     if report.findings:
         head = ["", "What", "Where", "Files", "For example"]

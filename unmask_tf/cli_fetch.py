@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from unmask_tf.cli_options import comma_list
 from unmask_tf.errors import InputError
 from unmask_tf.places import ROOT, WEIGHTS_FOLDER
 
@@ -167,14 +168,11 @@ def flickr(classes: str, count: int, min_side: int, licences: str, out: Path | N
         raise InputError(
             "FLICKR_API_KEY is not set. Ask Flickr for a key (flickr.com/services/apps/create), and export it."
         )
-    api, folder = (
-        library.Flickr(key, api=library.API, per_hour=library.REQUESTS_PER_HOUR),
-        out or ROOT / "dataset" / "sources" / "flickr",
-    )
-    split = [[word.strip() for word in text.split(",") if word.strip()] for text in (classes, licences)]
-    for name in split[0]:
+    api = library.Flickr(key, api=library.API, per_hour=library.REQUESTS_PER_HOUR)
+    folder = out or ROOT / "dataset" / "sources" / "flickr"
+    for name in comma_list(classes):
         have, troubles = library.fetch_class(
-            api, name, folder, count=count, min_side=min_side, licences=tuple(split[1])
+            api, name, folder, count=count, min_side=min_side, licences=comma_list(licences)
         )
         for reason in troubles:
             click.echo(f"[flickr] left out: {reason}", err=True)

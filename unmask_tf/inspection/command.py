@@ -237,3 +237,6 @@ def _described(system: System | None) -> dict[str, Any] | None:
         "threshold": system.unmask.threshold,
         "attack": None if threat is None else {"name": threat.attack, "epsilon_255": threat.epsilon_255},
     }
+
+
+COMMANDS = (inspect, demo)
