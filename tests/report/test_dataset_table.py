@@ -1,11 +1,11 @@
 """Table II from what is on disk, and what it says of differences from the paper."""
 
 from unmask_tf.files import read_json
+from unmask_tf.places import PUBLISHED
 from unmask_tf.report.dataset_table import table2_on_disk
-from unmask_tf.report.published import DEFAULT_PATH
 from unmask_tf.taxonomy import UNMASK, Taxonomy
 
-PAPER = read_json(DEFAULT_PATH)
+PAPER = read_json(PUBLISHED)
 K = {"train": (7457, 180000), "val": (930, 400), "test": (936, 23)}
 COLUMNS = {"train": "voc_imagenet_train", "val": "voc_imagenet_val", "test": "flickr_test"}
 M = {name: {split: row[column] for split, column in COLUMNS.items()} for name, row in PAPER["table2"]["m"].items()}

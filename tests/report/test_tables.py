@@ -7,7 +7,8 @@ import pytest
 from made_rows import SOUND, grid, published_rows, results, row_set, write
 
 from unmask_tf.errors import InputError
-from unmask_tf.report.published import DEFAULT_PATH, read_published
+from unmask_tf.places import PUBLISHED
+from unmask_tf.report.published import read_published
 from unmask_tf.report.results import Results
 from unmask_tf.report.statistics import accuracies, class_set_means, detections, means, wide, wilson
 from unmask_tf.report.table import markdown
@@ -66,7 +67,7 @@ def test_the_paper_s_other_numbers_are_there():
     assert (published.operating_point["tpr"], published.operating_point["fpr"]) == (0.9675, 0.0966)
     assert (published.map, published.selected_epsilon, published.searched_epsilons) == (0.56, 4, (1, 2, 4, 6, 8, 16))
     assert published.table3["cs5b"] == {"pgd_linf": 6822, "pgd_l2": 8256, "mia_linf": 8258, "mia_l2": 8258}
-    assert not re.search(r"/\w|\w/|\\", DEFAULT_PATH.read_text(encoding="utf-8"))
+    assert not re.search(r"/\w|\w/|\\", PUBLISHED.read_text(encoding="utf-8"))
 
 
 def test_a_broken_file_of_published_numbers_is_refused(tmp_path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from unmask_tf.experiment.rows import RowSet
 
@@ -22,14 +22,17 @@ OWN_M = ("at", "at_madry")
 CELL = ("model", "class_set", "attack", "epsilon_255")
 BENIGN = ("none", 0)
 
-# (model, class_set, attack, epsilon_255)
-Cell = tuple[str, str, str, float]
-
 
 def rank(name: str, known: Iterable[str]) -> tuple[int, str]:
     """Sort key: the position among `known`, the others after them by name."""
     known = tuple(known)
     return (known.index(name), "") if name in known else (len(known), name)
+
+
+def ranked(names: Iterable[str], known: Iterable[str]) -> list[str]:
+    """Different names in the order of the known ones, the others after them."""
+    known = tuple(known)
+    return sorted(set(names), key=lambda name: rank(name, known))
 
 
 def cell_rank(key: tuple) -> tuple:
@@ -60,16 +63,25 @@ def setup_labels(model: str, class_set: str) -> list[str]:
     return [label(model, MODELS), label(class_set, CLASS_SETS)]
 
 
+def cell_labels(cell: Sequence) -> list[str]:
+    """The first three columns of most tables: M, class set, and the attack with its budget."""
+    return [*setup_labels(*cell[:2]), attack_label(*cell[2:4])]
+
+
+def attacks_in_order(attacks: Iterable[tuple[str, float]]) -> list[tuple[str, float]]:
+    """Different (attack, epsilon_255) pairs in the paper's order."""
+    return sorted(set(attacks), key=lambda pair: cell_rank(("", "", *pair)))
+
+
 def axes(cells: Iterable[tuple]) -> tuple[list[tuple[str, str]], list[tuple[str, float]]]:
     """The (model, class_set) pairs and the (attack, epsilon_255) pairs of some cells, in the paper's order."""
     ordered = sorted({key[:4] for key in cells}, key=cell_rank)
-    attacks = sorted({cell[2:] for cell in ordered}, key=lambda pair: cell_rank(("", "", *pair)))
-    return list(dict.fromkeys(cell[:2] for cell in ordered)), attacks
+    return list(dict.fromkeys(cell[:2] for cell in ordered)), attacks_in_order(cell[2:] for cell in ordered)
 
 
 def defences_of(names: Iterable[str]) -> list[str]:
     """Different defences in the paper's order."""
-    return sorted(set(names), key=lambda name: rank(name, DEFENCES))
+    return ranked(names, DEFENCES)
 
 
 def target(defence: str) -> str:

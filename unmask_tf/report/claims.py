@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from unmask_tf.defense.alignment import operating_point
 from unmask_tf.report.cells import CLASS_SETS, attack_label, label
-from unmask_tf.report.overlap import ENOUGH, FACTORS, MEASURES, Overlap, interval_of, paper_overlap
+from unmask_tf.report.overlap import ENOUGH, FACTORS, MEASURES, Overlap, interval_of, paper_overlap, resampled_number
 from unmask_tf.report.published import read_published
 from unmask_tf.report.results import Results
-from unmask_tf.report.statistics import attacked, means, wide
-from unmask_tf.report.table import MISSING, Number
+from unmask_tf.report.statistics import attacked, benign, means, wide
+from unmask_tf.report.table import MISSING
 
 # A value that equals a bound meets it, whatever its last bit.
 _ROUNDING = 1e-9
@@ -103,8 +102,8 @@ def _hurts_most(accuracy: pd.Series, _: pd.Series) -> tuple:
 
 
 def _benign_cost(accuracy: pd.Series, _: pd.Series) -> tuple:
-    benign = wide(accuracy.drop(attacked(accuracy).index)).reindex(columns=["none", "um"])
-    cost = float((benign["none"] - benign["um"]).mean())
+    table = wide(benign(accuracy)).reindex(columns=["none", "um"])
+    cost = float((table["none"] - table["um"]).mean())
     return [cost], f"{cost:+.3f}", cost <= 0.10 + _ROUNDING
 
 
@@ -156,10 +155,7 @@ def _overlap_claims(ours: Overlap | None) -> list[Claim]:
     paper, claims = paper_overlap(), []
     for name, what in MEASURES.items():
         rows = [of.correlations(name) if of and name in of.values else None for of in (ours, paper)]
-        texts = [
-            row and " and ".join(str(Number(row[f][0], None, interval_of(row[f]), sign=True)) for f in FACTORS)
-            for row in rows
-        ]
+        texts = [row and " and ".join(str(resampled_number(row[f])) for f in FACTORS) for row in rows]
         ends = [interval_of(rows[0][factor]) for factor in ("overlap", "difference")] if rows[0] else [None]
         tested = all(ends) and ours.class_sets >= ENOUGH
         holds = bool(ends[0][1] < 0 < ends[1][0]) if tested else None
@@ -180,7 +176,7 @@ def evaluate_claims(results: Results) -> list[Claim]:
     point = published.operating_point
     where = (point["class_set"], point["attack"], point["epsilon_255"], "um")
     at = [d for d in results.detections if len(d.labels) and (*d.header.cell[1:], d.header.defence) == where]
-    rate = np.mean([operating_point(d.scores, d.labels, max_fpr=point["fpr"])[2] for d in at]) if at else None
+    rate = np.mean([d.tpr(point["fpr"]) for d in at]) if at else None
     name = f"{label(point['class_set'], CLASS_SETS)}, {attack_label(point['attack'], point['epsilon_255'])}"
     return [
         *claims,

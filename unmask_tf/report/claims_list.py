@@ -12,14 +12,13 @@ from typing import Any
 
 from unmask_tf.errors import InputError
 from unmask_tf.files import read_json, write_text
-from unmask_tf.places import REFERENCE
+from unmask_tf.places import PUBLISHED, REFERENCE
 from unmask_tf.report.claims import Claim, evaluate_claims
 from unmask_tf.report.document_claims import BLOCKS, check
-from unmask_tf.report.published import DEFAULT_PATH
 from unmask_tf.report.results import Results
 from unmask_tf.report.table import Table, markdown
 
-TABLE = DEFAULT_PATH.with_name("claims.json")
+TABLE = PUBLISHED.with_name("claims.json")
 _WORDS = {True: "holds", False: "does not hold", None: "not tested"}
 
 

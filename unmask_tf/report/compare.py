@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from unmask_tf.errors import InputError
 from unmask_tf.report.cells import DEFENCES, attack_label, label, setup_labels
 from unmask_tf.report.claims import evaluate_claims
 from unmask_tf.report.published import read_published
@@ -20,22 +19,8 @@ from unmask_tf.report.table import MISSING, Number, Table, plain, write_table
 _ROUNDING = 1e-9
 
 
-@dataclass(frozen=True, kw_only=True)
-class Tolerances:
-    """Largest differences, as fractions, that count as agreement.
-
-    Raises:
-        InputError: one is not a number of at least 0.
-    """
-
-    accuracy: float = 0.10
-    auc: float = 0.03
-    map50: float = 0.10
-
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if not (np.isfinite(value) and value >= 0):
-                raise InputError(f"the tolerance of {name} is {value}. Give a fraction of at least 0, such as 0.10.")
+TOLERANCES = {"accuracy": 0.10, "auc": 0.03, "map50": 0.10}
+"""Largest differences, as fractions, that count as agreement."""
 
 
 def expectation(data: str) -> str:
@@ -51,7 +36,7 @@ def expectation(data: str) -> str:
     )
 
 
-def listing(results: Results, tolerances: Tolerances) -> tuple[Table, int, int]:
+def listing(results: Results, tolerances: Mapping[str, float] = TOLERANCES) -> tuple[Table, int, int]:
     """The numbers that both we and the paper have, and how many numbers only we, and only the paper, have."""
     published, model_k = read_published(), results.model_k()
     # The paper names no IoU threshold; Matterport's mAP, which it used, is taken at 0.5.
@@ -63,7 +48,7 @@ def listing(results: Results, tolerances: Tolerances) -> tuple[Table, int, int]:
     }
     rows, ours_only, paper_only = [], 0, 0
     for kind, (ours, paper) in kinds.items():
-        ours, paper, tolerance = ours.dropna(), paper.dropna(), vars(tolerances)[kind]
+        ours, paper, tolerance = ours.dropna(), paper.dropna(), tolerances[kind]
         both = [key for key in ours.index if key in paper.index]
         ours_only, paper_only = ours_only + len(ours) - len(both), paper_only + len(paper) - len(both)
         for key in both:
@@ -95,7 +80,7 @@ def some_claim_fails(folder: Path) -> bool:
     return any(claim.holds is False for claim in evaluate_claims(Results(folder)))
 
 
-def compare(folder: Path, tolerances: Tolerances | None = None) -> str:
+def compare(folder: Path) -> str:
     """Compares a run with the paper; writes the claims and the listing into `<results>/<profile>`.
 
     Returns:
@@ -107,7 +92,7 @@ def compare(folder: Path, tolerances: Tolerances | None = None) -> str:
     results = Results(folder)
     data = results.grid[0].header.data
     text = expectation(data) + "\n"
-    for table in (claims_table(results), listing(results, tolerances or Tolerances())[0]):
+    for table in (claims_table(results), listing(results)[0]):
         write_table(table, folder, results.data())
         shown = plain(table) if table.rows else ""
         text += f"\n{table.title}\n{'=' * len(table.title)}\n{shown}\n" + "".join(f"{note}\n" for note in table.notes)

@@ -10,9 +10,9 @@ import numpy as np
 from unmask_tf.defense.alignment import jaccard
 from unmask_tf.errors import InputError
 from unmask_tf.experiment.rows import RowSet
-from unmask_tf.report.cells import attack_label, in_order, setup_labels
+from unmask_tf.report.cells import attack_label, cell_labels, in_order
 from unmask_tf.report.results import Results
-from unmask_tf.report.statistics import wilson
+from unmask_tf.report.statistics import share
 from unmask_tf.report.table import Number, Table, markdown, write_table
 
 _MAPS = {
@@ -37,9 +37,8 @@ def compare_table(ours: list[RowSet], given: list[RowSet], notes: Sequence[str] 
         pairs = list(zip(r.part_sets(), g.part_sets(), strict=True))
         overlap = float(np.mean([1.0 if a == b else jaccard(a, b) for a, b in pairs]))
         same = float(np.mean([a == b for a, b in pairs]))
-        numbers = [Number(overlap, digits=3), *(Number(k.accuracy, None, wilson(k.accuracy, k.n)) for k in (r, g))]
-        where = [*setup_labels(*r.header.cell[:2]), attack_label(*r.header.cell[2:])]
-        rows.append([*where, Number(r.n, digits=0), Number(same, None, wilson(same, r.n)), *numbers])
+        numbers = [Number(overlap, digits=3), *(share(k.accuracy, k.n) for k in (r, g))]
+        rows.append([*cell_labels(r.header.cell), Number(r.n, digits=0), share(same, r.n), *numbers])
     head = ["M", "CS", "Images", "n", "Same parts", "Jaccard", "UM ours", "UM given"]
     return Table("compare_k", "Two K's on the same images", head, rows, notes, "compare_k")
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from unmask_tf.files import read_json
-from unmask_tf.report.cells import CLASS_SETS, label, rank
-from unmask_tf.report.published import DEFAULT_PATH
-from unmask_tf.report.table import MISSING, Table, number
+from unmask_tf.places import PUBLISHED
+from unmask_tf.report.cells import CLASS_SETS, label, ranked
+from unmask_tf.report.table import MISSING, Table, beside
 from unmask_tf.taxonomy import Taxonomy
 
 _COLUMNS = {"train": "voc_imagenet_train", "val": "voc_imagenet_val", "test": "flickr_test"}
@@ -18,7 +18,7 @@ def table2_on_disk(
     parts: Mapping[str, tuple[int, int]],
     classes: Mapping[str, Mapping[str, int]],
     taxonomy: Taxonomy,
-    published: Path = DEFAULT_PATH,
+    published: Path = PUBLISHED,
 ) -> Table:
     """Table II with the paper's counts in parentheses; its notes explain each kind of difference.
 
@@ -32,27 +32,22 @@ def table2_on_disk(
     k, m, dataset = paper["table2"]["k"], paper["table2"]["m"], paper["dataset"]
     rows = []
     if parts:
-        counts = [_beside(parts.get(split, (0, 0))[0], k["pascal_part"][split], 0) for split in _COLUMNS]
-        rows.append(["K", MISSING, _beside(len(taxonomy.parts), dataset["features"], 0), MISSING, *counts])
-    for name in sorted(classes, key=lambda name: rank(name, CLASS_SETS)):
+        counts = [beside(parts.get(split, (0, 0))[0], k["pascal_part"][split], 0) for split in _COLUMNS]
+        rows.append(["K", MISSING, beside(len(taxonomy.parts), dataset["features"], 0), MISSING, *counts])
+    for name in ranked(classes, CLASS_SETS):
         theirs = m.get(name, {})
         rows.append(
             [
                 label(name, CLASS_SETS),
-                _beside(len(taxonomy.members(name)), theirs.get("classes"), 0),
-                _beside(len(taxonomy.unique_parts(name)), theirs.get("parts"), 0),
-                _beside(taxonomy.overlap(name), theirs.get("overlap_percent")),
-                *(_beside(classes[name].get(split), theirs.get(column), 0) for split, column in _COLUMNS.items()),
+                beside(len(taxonomy.members(name)), theirs.get("classes"), 0),
+                beside(len(taxonomy.unique_parts(name)), theirs.get("parts"), 0),
+                beside(taxonomy.overlap(name), theirs.get("overlap_percent")),
+                *(beside(classes[name].get(split), theirs.get(column), 0) for split, column in _COLUMNS.items()),
             ]
         )
     head = ["", "Classes", "Parts", "Overlap %", "Train", "Validation", "Test"]
     notes = tuple(_differences(parts, classes, taxonomy, k, m, dataset))
     return Table("table2", "Table II: images on disk", head, rows, notes)
-
-
-def _beside(ours: float | None, paper: float | None, digits: int = 2) -> str:
-    """`31 (29)`: ours, and the paper's in parentheses where it has one."""
-    return number(ours, digits) + ("" if paper is None else f" ({number(paper, digits)})")
 
 
 def _differences(

@@ -9,8 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
-
 from unmask_tf.data.images import MAX_PIXELS
 from unmask_tf.data.near_duplicates import BITS, THRESHOLD
 from unmask_tf.mrcnn.part_names import part_scores
@@ -20,8 +18,8 @@ from unmask_tf.report.cells import CLASS_SETS
 from unmask_tf.report.published import read_published
 from unmask_tf.report.results import Results
 from unmask_tf.report.soundness import unsound
-from unmask_tf.report.statistics import accuracies, means
-from unmask_tf.report.study import by_preset
+from unmask_tf.report.statistics import means
+from unmask_tf.report.study import by_preset, preset_accuracies
 from unmask_tf.report.table import MISSING, Table, number
 from unmask_tf.taxonomy import UNMASK
 
@@ -73,22 +71,18 @@ class Said:
         )
 
 
-def _study(folder: Path, profile: str) -> dict[str, pd.Series]:
-    """Preset -> M's accuracies by (model, class set, attack, epsilon)."""
-    presets = by_preset(Results(folder / profile).need("study"))
-    return {name: accuracies(under).droplevel("defence") for name, under in presets.items()}
-
-
 def _disagreement(folder: Path) -> list[float]:
     """Images by which PGD-Linf and MIA-Linf differ at most, under the presets that are not as released."""
-    images = max(r.n for r in Results(folder / "mini").need("study"))
-    found = [study for preset, study in _study(folder, "mini").items() if preset != "released"]
+    row_sets = Results(folder / "mini").need("study")
+    images = max(r.n for r in row_sets)
+    found = [study for preset, study in preset_accuracies(row_sets).items() if preset != "released"]
     pairs = [(of.xs("pgd_linf", level="attack"), of.xs("mia_linf", level="attack")) for of in found]
     return [images * max(float((pgd - mia).abs().max()) for pgd, mia in pairs), images]
 
 
 def _photos_pgd(folder: Path) -> list[float]:
-    released, paper = _study(folder, "photos")["released"], read_published().accuracy
+    released = preset_accuracies(Results(folder / "photos").need("study"))["released"]
+    paper = read_published().accuracy
     ours = [released.xs(("pgd_linf", epsilon), level=("attack", "epsilon_255")).item() for epsilon in (8, 16)]
     return [*ours, *(paper["resnet50", "cs3a", "pgd_linf", epsilon, "none"] for epsilon in (8, 16))]
 

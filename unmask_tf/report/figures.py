@@ -16,16 +16,27 @@ from unmask_tf.defense.alignment import roc_curve
 from unmask_tf.report.adaptive import figure_adaptive
 from unmask_tf.report.adaptive_checks import EFFORT, figure_effort
 from unmask_tf.report.adaptive_numbers import adaptive_numbers, effort_numbers
-from unmask_tf.report.cells import BENIGN, CLASS_SETS, DEFENCES, MODELS, attack_label, axes, label, rank, setup_labels
+from unmask_tf.report.cells import (
+    BENIGN,
+    CLASS_SETS,
+    DEFENCES,
+    MODELS,
+    attack_label,
+    axes,
+    defences_of,
+    label,
+    ranked,
+    setup_labels,
+)
 from unmask_tf.report.drawing import panels, save, styled
 from unmask_tf.report.figure1 import figure1, first_case
 from unmask_tf.report.line_search import Search, choose, searches
-from unmask_tf.report.overlap import FACTORS, MEASURES, Overlap, interval_of
+from unmask_tf.report.overlap import FACTORS, MEASURES, Overlap, interval_of, resampled_number
 from unmask_tf.report.per_class import confusions
 from unmask_tf.report.published import read_published
 from unmask_tf.report.results import Results
 from unmask_tf.report.statistics import Detection, Interval, class_set_intervals, class_set_means, key_of
-from unmask_tf.report.table import Number, number
+from unmask_tf.report.table import beside
 
 # Okabe and Ito's palette: told apart with every common colour blindness. CS5a is dark orange and CS3b light blue, as
 # in the paper.
@@ -41,7 +52,7 @@ _RING = {"markersize": 10, "fillstyle": "none"}
 
 def _styles(names: Iterable[str], known: dict[str, Any], others: Sequence[Any]) -> dict[str, Any]:
     """A fixed style per known name, and the other styles, in turn, for the rest."""
-    rest = sorted(set(names) - set(known), key=lambda name: rank(name, known))
+    rest = sorted(set(names) - set(known))
     return known | {name: others[i % len(others)] for i, name in enumerate(rest)}
 
 
@@ -176,9 +187,7 @@ def figure5(found: Sequence[Detection]) -> Figure:
     attacks = axes(d.header.cell for d in found)[1]
     colours = _styles((d.header.class_set for d in found), _CLASS_SET_COLOURS, _OTHER_COLOURS)
     lines = _styles((d.header.model for d in found), _MODEL_LINES, _OTHER_LINES)
-    widths = dict(
-        zip(sorted({d.header.defence for d in found}, key=lambda n: rank(n, DEFENCES)), (1.6, 0.8, 2.8), strict=False)
-    )
+    widths = dict(zip(defences_of(d.header.defence for d in found), (1.6, 0.8, 2.8), strict=False))
     columns = min(4, max(1, len(attacks)))
     rows = max(1, -(-len(attacks) // columns))
     figure, grid = panels(rows, columns, 3.5 * columns + 0.3, 3.5 * rows + 0.3)
@@ -190,9 +199,7 @@ def figure5(found: Sequence[Detection]) -> Figure:
             h, (fpr, tpr, _) = d.header, roc_curve(d.scores, d.labels)
             names = reversed(setup_labels(h.model, h.class_set))
             by = f" {label(h.defence, DEFENCES)}" if len(widths) > 1 else ""
-            area = Number(d.auc, paper.get(key_of(h)), digits=3)
-            beside = f" ({number(area.paper, 3)})" if area.has_paper else ""
-            text = f"{' '.join(names)}{by}  {area}{beside}"
+            text = f"{' '.join(names)}{by}  {beside(d.auc, paper.get(key_of(h)), 3)}"
             style = {
                 "color": colours[h.class_set],
                 "linestyle": lines[h.model],
@@ -239,7 +246,7 @@ def figure_overlap(found: Overlap) -> Figure:
         axis.set(xlabel="Part overlap (%)", ylabel=title)
         axis.margins(0.1)
         if row := found.correlations(measure):
-            of, than = (str(Number(row[f][0], None, interval_of(row[f]), sign=True)) for f in FACTORS)
+            of, than = (resampled_number(row[f]) for f in FACTORS)
             axis.set_title(f"rank correlation with overlap {of},\nwith the number of classes {than}", fontsize=8.5)
     for name, colour in colours.items():
         grid[0, 0].plot([], [], "s", color=colour, label=label(name, MODELS))
@@ -255,8 +262,8 @@ def figure_classes(found: Mapping[tuple[str, str], pd.DataFrame]) -> Figure:
 
     A row of panels per M, a column per class set.
     """
-    rows, columns = (list(dict.fromkeys(setup[i] for setup in found)) for i in (0, 1))
-    columns.sort(key=lambda name: rank(name, CLASS_SETS))
+    rows = list(dict.fromkeys(model for model, _ in found))
+    columns = ranked((class_set for _, class_set in found), CLASS_SETS)
     figure, grid = panels(len(rows), len(columns), 2.9 * len(columns) + 0.4, 2.9 * len(rows) + 0.2, share=False)
     for (i, model), (j, class_set) in product(enumerate(rows), enumerate(columns)):
         axis = grid[i, j]

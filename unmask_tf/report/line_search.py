@@ -9,10 +9,10 @@ import pandas as pd
 
 from unmask_tf.errors import InputError
 from unmask_tf.experiment.rows import RowSet
-from unmask_tf.report.cells import BENIGN, attack_label, in_order, setup_labels
+from unmask_tf.report.cells import BENIGN, MODELS, attack_label, in_order, label, setup_labels
 from unmask_tf.report.published import read_published
 from unmask_tf.report.soundness import meaning, own_failures
-from unmask_tf.report.statistics import wilson
+from unmask_tf.report.statistics import share
 from unmask_tf.report.table import Number, Table, span
 
 
@@ -97,17 +97,14 @@ def line_search_tables(search: Search) -> list[Table]:
         chosen, best_on = choose([frame])
         choices.append([*setup_labels(*setup), Number(chosen, paper, digits=0)])
         for epsilon, row in frame.iterrows():
-            numbers = [
-                Number(row[v], None, wilson(row[v], n), mark="†" * ((*setup, *v, epsilon) in failed))
-                for v in (BENIGN, *vectors)
-            ]
+            numbers = [share(row[v], n, mark="†" * ((*setup, *v, epsilon) in failed)) for v in (BENIGN, *vectors)]
             mean, best = Number(row[vectors].mean()), f"{best_on[epsilon]} of {len(vectors)}"
             chose = "chosen" if epsilon == chosen else ""
             rows.append([*setup_labels(*setup), f"{epsilon:g}", *numbers, mean, best, chose])
     for model in dict.fromkeys(model for model, _ in search.accuracy):
         own = [frame for (name, _), frame in search.accuracy.items() if name == model]
         if len(own) > 1 and (choice := choose(own)) is not None:
-            choices.append([setup_labels(model, "")[0], "all", Number(choice[0], paper, digits=0)])
+            choices.append([label(model, MODELS), "all", Number(choice[0], paper, digits=0)])
     head = ["M", "CS", "ε", "No attack", *(attack_label(*v) for v in vectors), "Mean under attack", "Best on", "Choice"]
     training = [r.header.training for r in search.row_sets]
     notes = [

@@ -6,7 +6,7 @@ the choice of the class sets, which are few.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import factorial
 
@@ -17,7 +17,7 @@ from scipy import stats
 from unmask_tf.experiment.rows import RowSet
 from unmask_tf.report.cells import in_order, setup_labels
 from unmask_tf.report.published import read_published
-from unmask_tf.report.statistics import attacked, detections, resampled, taxonomy_of
+from unmask_tf.report.statistics import attacked, detections, over_images, taxonomy_of, weighted_accuracy
 from unmask_tf.report.table import Number, Table
 
 ENOUGH = 4
@@ -73,8 +73,9 @@ def interval_of(values: np.ndarray) -> tuple[float, float] | None:
     return float(low), float(high)
 
 
-def _number(values: np.ndarray, digits: int = 2, sign: bool = True) -> Number:
-    return Number(float(values[0]), None, interval_of(values), digits, sign)
+def resampled_number(values: np.ndarray, digits: int = 2, sign: bool = True, paper: np.ndarray | None = None) -> Number:
+    """The estimate, with the interval of its resamples, and the paper's estimate."""
+    return Number(float(values[0]), None if paper is None else float(paper[0]), interval_of(values), digits, sign)
 
 
 def our_overlap(row_sets: Sequence[RowSet]) -> Overlap | None:
@@ -84,27 +85,21 @@ def our_overlap(row_sets: Sequence[RowSet]) -> Overlap | None:
     if len(sets) < 2:
         return None
     known = {d.header.key: d for d in detections(row_sets) if len(d.labels)}
-    of_set = {name: [r for r in found if r.header.class_set == name] for name in sets}
-    images = {name: pd.Index(pd.concat([r.rows["image"] for r in of]).unique()) for name, of in of_set.items()}
-    setups = list(dict.fromkeys(r.header.cell[:2] for of in of_set.values() for r in of))
+    setups = list(dict.fromkeys(r.header.cell[:2] for name in sets for r in found if r.header.class_set == name))
 
-    def measured(*times: np.ndarray) -> np.ndarray:
-        """Measures (measures, points, rows), where each class set's images count `times` (rows, images)."""
+    def measures(times: Callable[[RowSet], np.ndarray]) -> np.ndarray:
+        """(measures, points, rows), where each image counts `times` (rows, images)."""
         cells: dict[tuple, list[np.ndarray]] = {}
-        for name, drawn in zip(sets, times, strict=True):
-            for r in of_set[name]:
-                weights, d = drawn[:, images[name].get_indexer(r.rows["image"])], known.get(r.header.key)
-                area = d.weighted_auc(weights[:, r.fooled]) if d else np.full(len(drawn), np.nan)
-                cells.setdefault(("auc", *r.header.cell[:2]), []).append(area)
-                cells.setdefault(("um", *r.header.cell[:2]), []).append(weights @ r.right / weights.sum(axis=1))
+        for r in found:
+            weights, d = times(r), known.get(r.header.key)
+            area = d.weighted_auc(weights[:, r.fooled]) if d else np.full(len(weights), np.nan)
+            cells.setdefault(("auc", *r.header.cell[:2]), []).append(area)
+            cells.setdefault(("um", *r.header.cell[:2]), []).append(weighted_accuracy(r, weights))
         # A frame's mean leaves out NaN, without a warning where there is nothing else.
         return np.array([[pd.DataFrame(cells[(name, *s)]).mean().to_numpy() for s in setups] for name in MEASURES])
 
-    sizes = [len(of) for of in images.values()]
-    estimate = measured(*(np.ones((1, size)) for size in sizes))
-    # Images that are drawn at least twice need two to be drawn from.
-    drawn = resampled(measured, *sizes) if min(sizes) > 1 else estimate[..., :0]
-    values = dict(zip(MEASURES, np.concatenate([estimate, drawn], axis=2).transpose(0, 2, 1), strict=True))
+    both = np.concatenate(over_images(found, measures), axis=2)
+    values = dict(zip(MEASURES, both.transpose(0, 2, 1), strict=True))
     facts = [(*setup, sets[setup[1]].overlap("all"), len(sets[setup[1]].classes)) for setup in setups]
     return Overlap(pd.DataFrame(facts, columns=["model", "class_set", *FACTORS]), values)
 
@@ -136,7 +131,7 @@ def overlap_tables(found: Overlap | None) -> list[Table]:
             *setup_labels(p["model"], p["class_set"]),
             Number(p["classes"], digits=0),
             Number(p["overlap"]),
-            *(_number(found.values[name][:, i], 3, False) for name in MEASURES),
+            *(resampled_number(found.values[name][:, i], 3, False) for name in MEASURES),
         ]
         for i, p in enumerate(found.points.to_dict("records"))
     ]
@@ -144,11 +139,8 @@ def overlap_tables(found: Overlap | None) -> list[Table]:
     for measure, what in MEASURES.items():
         for coefficient in ("Spearman", "Pearson"):
             if ours := found.correlations(measure, coefficient):
-                theirs = paper.correlations(measure, coefficient) if measure in paper.values else None
-                cells = [
-                    Number(float(v[0]), theirs and float(theirs[name][0]), interval_of(v), sign=True)
-                    for name, v in ours.items()
-                ]
+                theirs = paper.correlations(measure, coefficient) or {} if measure in paper.values else {}
+                cells = [resampled_number(v, paper=theirs.get(name)) for name, v in ours.items()]
                 told.append([what, coefficient, *cells, stronger(ours)])
     k = found.class_sets
     notes = (
@@ -164,5 +156,5 @@ def overlap_tables(found: Overlap | None) -> list[Table]:
             ["M", "CS", "Classes", "Overlap %", *MEASURES.values()],
             points,
         ),
-        *([Table("overlap_correlations", title, head, told, notes)] if told else []),
+        *[Table("overlap_correlations", title, head, told, notes)] * bool(told),
     ]

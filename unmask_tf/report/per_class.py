@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 from unmask_tf.experiment.rows import RowSet
-from unmask_tf.report.cells import DEFENCES, in_order, label, setup_labels
+from unmask_tf.report.cells import CLASS_SETS, DEFENCES, in_order, label, setup_labels
 from unmask_tf.report.results import Results
-from unmask_tf.report.statistics import wilson
+from unmask_tf.report.statistics import share
 from unmask_tf.report.table import MISSING, Number, Table
 
 NO_ANSWER = "no answer"
@@ -45,7 +45,7 @@ def class_table(results: Results) -> Table:
             if n:
                 shares = [np.mean([a.mean() for a in of]) if of else np.nan for of in right.values()]
                 where = [*setup_labels(model, class_set), label(defence, DEFENCES), name]
-                numbers = [Number(share, None, wilson(share, n)) for share in shares]
+                numbers = [share(value, n) for value in shares]
                 rows.append([*where, Number(n, digits=0), *numbers, _taken_for(group, name)])
     note = "Wilson's 95 % intervals of n images: one image under several attacks counts once."
     head = ["M", "CS", "By", "Class", "n", "No attack", "Mean over attacks", "Under attack taken for"]
@@ -90,7 +90,7 @@ def part_errors_table(results: Results) -> Table:
                 ", ".join(f"{p} {100 * v:.0f} %" for p, v in sorted(rates.items(), key=lambda x: (-x[1], x[0])) if v)
                 for rates in (missed, invented)
             ]
-            rows.append([setup_labels("", class_set)[1], name, Number(len(found), digits=0), *sums, *told])
+            rows.append([label(class_set, CLASS_SETS), name, Number(len(found), digits=0), *sums, *told])
     note = (
         "Missed: expected of the class and not seen, hidden or not; invented: seen and not expected. Parts per image, "
         "and in % of the images."

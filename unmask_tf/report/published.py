@@ -15,8 +15,6 @@ from unmask_tf.files import read_json
 from unmask_tf.places import PUBLISHED
 from unmask_tf.report.statistics import series
 
-DEFAULT_PATH = PUBLISHED
-
 
 @dataclass(frozen=True, eq=False)
 class Published:
@@ -45,7 +43,7 @@ class Published:
 
 
 @cache
-def read_published(path: Path = DEFAULT_PATH) -> Published:
+def read_published(path: Path = PUBLISHED) -> Published:
     """Reads the paper's numbers.
 
     Raises:

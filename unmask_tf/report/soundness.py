@@ -11,7 +11,17 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from unmask_tf.attacks.checks import BY_CONSTRUCTION, CHECKS, WARNINGS, few
 from unmask_tf.experiment.rows import RowSet
-from unmask_tf.report.cells import DEFENCES, attack_label, cell_rank, in_order, label, rank, setup_labels, target
+from unmask_tf.report.cells import (
+    DEFENCES,
+    attack_label,
+    attacks_in_order,
+    cell_rank,
+    in_order,
+    label,
+    ranked,
+    setup_labels,
+    target,
+)
 from unmask_tf.report.table import Table, span
 
 BETWEEN_CELLS = {
@@ -127,7 +137,7 @@ def threats_table(row_sets: Sequence[RowSet]) -> Table:
     for attack, r in attacks(row_sets).items():
         threats.setdefault(attack[2:4], []).append(r.header.threat)
     rows = []
-    for attack in sorted(threats, key=lambda a: cell_rank(("", "", *a))):
+    for attack in attacks_in_order(threats):
         given = {
             n: [t[n] for t in threats[attack] if n in t] for n in ("preset", "step", "iterations", "restarts", "knows")
         }
@@ -173,7 +183,7 @@ def by_check(names: Mapping[Attack, Iterable[str]], found: Iterable[Attack]) -> 
     return {
         name: [
             attack_label(*a) + ("" if len(where[name][a]) == total[a] else f" ({'; '.join(where[name][a])})")
-            for a in sorted(where[name], key=lambda a: cell_rank(("", "", *a)))
+            for a in attacks_in_order(where[name])
         ]
-        for name in sorted(where, key=lambda name: rank(name, (*CHECKS, *BETWEEN_CELLS)))
+        for name in ranked(where, (*CHECKS, *BETWEEN_CELLS))
     }

@@ -7,7 +7,7 @@ Intervals are of 95 %: Wilson's of shares, and percentiles of a bootstrap over i
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,10 +15,11 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from unmask_tf.defense.alignment import auc, detection_pairs
+from unmask_tf.defense.alignment import auc, detection_pairs, operating_point
 from unmask_tf.errors import InputError
 from unmask_tf.experiment.rows import Header, RowSet, describe
-from unmask_tf.report.cells import CELL, cell_rank, defences_of, in_order
+from unmask_tf.report.cells import CELL, CLASS_SETS, cell_rank, defences_of, in_order, ranked
+from unmask_tf.report.table import Number
 from unmask_tf.taxonomy import Taxonomy
 
 REPEATS, SEED = 1000, 2020
@@ -43,6 +44,11 @@ def taxonomy_of(header: Header) -> Taxonomy:
     parts = dict.fromkeys(part for expected in header.classes.values() for part in expected) or ("none",)
     classes = {name: tuple(expected) for name, expected in header.classes.items()}
     return Taxonomy(tuple(parts), classes, {"all": tuple(classes)})
+
+
+def share(value: float | None, n: int, paper: float | None = None, digits: int = 2, mark: str = "") -> Number:
+    """A share of n images as a cell of a table, with Wilson's interval."""
+    return Number(value, paper, None if value is None else wilson(value, n), digits, mark=mark)
 
 
 def wilson(share: float, n: int) -> Interval | None:
@@ -76,6 +82,31 @@ def resampled(statistic: Callable[..., np.ndarray], *sizes: int) -> np.ndarray:
         # A statistic may be undefined for some images; its interval is then left out.
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)
         return stats.bootstrap(sets, of_drawn, **options).bootstrap_distribution
+
+
+def over_images(
+    row_sets: Sequence[RowSet], measure: Callable[[Callable[[RowSet], np.ndarray]], np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """A statistic of row sets (..., 1), and its bootstrap distribution (..., REPEATS), empty for a single image.
+
+    The images of each class set are drawn; a drawn one counts alike under every attack, with every M and defence.
+
+    Args:
+        measure: of a function that tells how often each image of a row set counts (rows, n); gives (..., rows).
+    """
+    shown: dict[str, list[pd.Series]] = {}
+    for r in row_sets:
+        shown.setdefault(r.header.class_set, []).append(r.rows["image"])
+    images = {name: pd.Index(pd.concat(of).unique()) for name, of in shown.items()}
+
+    def measured(*times: np.ndarray) -> np.ndarray:
+        drawn = dict(zip(images, times, strict=True))
+        return measure(lambda r: drawn[(name := r.header.class_set)][:, images[name].get_indexer(r.rows["image"])])
+
+    sizes = [len(of) for of in images.values()]
+    found = measured(*(np.ones((1, size)) for size in sizes))
+    # Images that are drawn at least twice need two to be drawn from.
+    return found, resampled(measured, *sizes) if min(sizes, default=0) > 1 else found[..., :0]
 
 
 def accuracies(row_sets: Iterable[RowSet]) -> pd.Series:
@@ -129,8 +160,11 @@ class Detection:
         """Of the AUC; None for fewer than two pairs."""
         if len(self.labels) < 4:
             return None
-        low, high = np.quantile(resampled(self.weighted_auc, len(self.labels) // 2), [0.025, 0.975])
-        return float(low), float(high)
+        return _interval(resampled(self.weighted_auc, len(self.labels) // 2))
+
+    def tpr(self, max_fpr: float) -> float:
+        """Share of the attacked images found where at most that share of the benign ones is flagged; NaN as `auc`."""
+        return operating_point(self.scores, self.labels, max_fpr=max_fpr)[2] if len(self.labels) else float("nan")
 
 
 def detections(row_sets: Iterable[RowSet]) -> list[Detection]:
@@ -142,10 +176,10 @@ def detections(row_sets: Iterable[RowSet]) -> list[Detection]:
         InputError: the benign twins of a row set are missing.
     """
     scored = [r for r in in_order(row_sets) if r.rows["score"].notna().all()]
-    benign = {_setup(r.header): r.rows.set_index("image")["score"] for r in scored if r.header.attack == "none"}
+    of_benign = {_setup(r.header): r.rows.set_index("image")["score"] for r in scored if r.header.attack == "none"}
     found: dict[str, list[Detection]] = {}
     for r in (r for r in scored if r.header.attack != "none"):
-        twins = benign.get(_setup(r.header), pd.Series(dtype=float)).reindex(r.rows["image"])
+        twins = of_benign.get(_setup(r.header), pd.Series(dtype=float)).reindex(r.rows["image"])
         if twins.isna().any():
             raise InputError(f"{describe(r.header)}: not all images have a score without attack. Run `make reproduce`.")
         columns = r.rows["score"], twins, r.rows["model_answer"], r.rows["true"]
@@ -177,6 +211,11 @@ def attacked(numbers: pd.Series) -> pd.Series:
     return numbers[numbers.index.get_level_values("attack") != "none"]
 
 
+def benign(numbers: pd.Series) -> pd.Series:
+    """The numbers of images without an attack."""
+    return numbers[numbers.index.get_level_values("attack") == "none"]
+
+
 def means(accuracy: pd.Series) -> dict[str, float]:
     """Means over the attacked cells of Table IV in percent points, by defence; and the paper's two headlines.
 
@@ -191,28 +230,16 @@ def means(accuracy: pd.Series) -> dict[str, float]:
 
 
 def _drawn_accuracies(row_sets: Iterable[RowSet]) -> pd.DataFrame:
-    """Accuracies of the attacked row sets: a row each, indexed as in `series`, and a column a resample of the images.
-
-    The images of each class set are drawn; a drawn one counts alike under every attack, with every M and defence.
-    """
+    """Accuracies of the attacked row sets: a row each, indexed as in `series`, and a column a resample."""
     found = [r for r in in_order(row_sets) if r.header.attack != "none"]
-    names = dict.fromkeys(r.header.class_set for r in found)
-    shown = {name: [r.rows["image"] for r in found if r.header.class_set == name] for name in names}
-    images = {name: pd.Index(pd.concat(of).unique()) for name, of in shown.items()}
-
-    def measured(*times: np.ndarray) -> np.ndarray:
-        drawn, shares = dict(zip(images, times, strict=True)), []
-        for r in found:
-            name = r.header.class_set
-            weights = drawn[name][:, images[name].get_indexer(r.rows["image"])]
-            shares.append(weights @ r.right / weights.sum(axis=1))
-        return np.array(shares)
-
-    sizes = [len(index) for index in images.values()]
-    # Images that are drawn at least twice need two to be drawn from.
-    values = resampled(measured, *sizes) if min(sizes, default=0) > 1 else np.empty((len(found), 0))
     index = pd.MultiIndex.from_tuples([key_of(r.header) for r in found], names=[*CELL, "defence"])
-    return pd.DataFrame(values, index)
+    _, drawn = over_images(found, lambda times: np.array([weighted_accuracy(r, times(r)) for r in found]))
+    return pd.DataFrame(drawn, index)
+
+
+def weighted_accuracy(r: RowSet, times: np.ndarray) -> np.ndarray:
+    """Accuracy (rows,) where each image counts `times` (rows, n)."""
+    return times @ r.right / times.sum(axis=1)
 
 
 def _interval(values: np.ndarray | pd.Series) -> Interval:
@@ -238,4 +265,4 @@ def mean_intervals(row_sets: Iterable[RowSet]) -> dict[str, Interval]:
 def class_set_means(accuracy: pd.Series) -> pd.DataFrame:
     """Figure 4: mean accuracy in percent over attacks, budgets and M; a row per class set, a column per defence."""
     found = 100 * wide(attacked(accuracy)).groupby(level="class_set").mean()
-    return found.reindex(sorted(found.index, key=lambda name: cell_rank(("", name, "", 0))))
+    return found.reindex(ranked(found.index, CLASS_SETS))

@@ -9,16 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+import pandas as pd
 
+from unmask_tf.attacks.threat_models import PRESETS
 from unmask_tf.experiment.rows import RowSet
-from unmask_tf.report.cells import ATTACKS, attack_label, cell_rank, label, rank, setup_labels
+from unmask_tf.report.cells import ATTACKS, cell_labels, cell_rank, label, ranked
 from unmask_tf.report.published import read_published
 from unmask_tf.report.results import Results
 from unmask_tf.report.soundness import LEGEND, attacks, by_check, longer_attacks, mark, meaning, unsound, warned
-from unmask_tf.report.statistics import accuracies, wilson
+from unmask_tf.report.statistics import accuracies, share
 from unmask_tf.report.table import Number, Table, write_table
-
-PRESETS = ("released", "written", "eq1", "strong")
 
 
 def by_preset(row_sets: Iterable[RowSet]) -> dict[str, list[RowSet]]:
@@ -27,13 +27,17 @@ def by_preset(row_sets: Iterable[RowSet]) -> dict[str, list[RowSet]]:
     for r in row_sets:
         presets.setdefault(r.header.threat.get("preset", ""), []).append(r)
     benign = presets.pop("", [])
-    return {name: benign + presets[name] for name in sorted(presets, key=lambda name: rank(name, PRESETS))}
+    return {name: benign + presets[name] for name in ranked(presets, PRESETS)}
+
+
+def preset_accuracies(row_sets: Iterable[RowSet]) -> dict[str, pd.Series]:
+    """Preset -> M's accuracies by (model, class_set, attack, epsilon_255)."""
+    return {name: accuracies(under).droplevel("defence") for name, under in by_preset(row_sets).items()}
 
 
 def study_tables(results: Results) -> list[Table]:
     """Every cell, the means by attack, and what the checks say of each preset; none where there is no study."""
-    found = by_preset(results.find("study"))
-    numbers = {preset: accuracies(under).droplevel("defence") for preset, under in found.items()}
+    found, numbers = by_preset(results.find("study")), preset_accuracies(results.find("study"))
     verdicts = {preset: unsound(under) for preset, under in found.items()}
     sizes = {r.header.cell: r.n for under in found.values() for r in under}
     cells = sorted((cell for cell in sizes if cell[2] != "none"), key=cell_rank)
@@ -44,13 +48,10 @@ def study_tables(results: Results) -> list[Table]:
             value, n = of.get(cell, np.nan), sizes[cell]
             beside = paper.get((*cell, "none")) if preset == "released" else None
             dagger = mark(verdicts[preset], (*cell, "none"))
-            shown.append(Number(value, beside, wilson(value, n), mark=dagger))
+            shown.append(share(value, n, beside, mark=dagger))
             by_attack.setdefault(cell[2], {}).setdefault(preset, []).append(value)
-        benign = next(
-            (of[(*cell[:2], "none", 0)] for of in numbers.values() if (*cell[:2], "none", 0) in of.index), None
-        )
-        names = [*setup_labels(*cell[:2]), attack_label(*cell[2:])]
-        rows.append([*names, Number(sizes[cell], digits=0), Number(benign), *shown])
+        benign = next(iter(numbers.values())).get((*cell[:2], "none", 0))  # which all presets share
+        rows.append([*cell_labels(cell), Number(sizes[cell], digits=0), Number(benign), *shown])
     means = [[label(a, ATTACKS), *(Number(np.nanmean(of[p])) for p in found)] for a, of in by_attack.items()]
     checks = [
         [preset, check, meaning(check), ", ".join(where)]

@@ -2,39 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 
-from unmask_tf.report.cells import DEFENCES, attack_label, label, setup_labels
+from unmask_tf.report.cells import DEFENCES, cell_labels, label
 from unmask_tf.report.published import read_published
 from unmask_tf.report.results import Results
 from unmask_tf.report.soundness import attacks
-from unmask_tf.report.statistics import means, wide
-from unmask_tf.report.table import number, span
+from unmask_tf.report.statistics import attacked, benign, means, wide
+from unmask_tf.report.table import beside, number, span
 from unmask_tf.report.tables import cut_short
 
 
-def _beside(ours: float | None, paper: float | None, digits: int = 2) -> str:
-    """`0.31 (0.29)`: ours, the paper's in parentheses where it has one."""
-    there = number(paper, digits)
-    return number(ours, digits) + (f" ({there})" if there != number(None) else "")
-
-
-def _accuracies(results: Results, under_attack: bool) -> list[str]:
+def _accuracies(results: Results, part: Callable[[pd.Series], pd.Series]) -> list[str]:
     """Each defence's mean accuracy, with the paper's over the same cells in parentheses."""
     numbers, published = results.accuracy, read_published().accuracy
     same = published[published.index.isin(numbers.index)]
-    ours, paper = (wide(_part(of, under_attack)).mean() for of in (numbers, same))
-    return [f"{label(name, DEFENCES)} {_beside(value, paper.get(name))}" for name, value in ours.items()]
+    ours, paper = (wide(part(of)).mean() for of in (numbers, same))
+    return [f"{label(name, DEFENCES)} {beside(value, paper.get(name))}" for name, value in ours.items()]
 
 
 def _percent(share: float) -> str:
     return f"{100 * share:.0f} %"
-
-
-def _part(numbers: pd.Series, under_attack: bool) -> pd.Series:
-    return numbers[(numbers.index.get_level_values("attack") != "none") == under_attack]
 
 
 def _worst(results: Results) -> tuple[float, str] | None:
@@ -43,7 +34,7 @@ def _worst(results: Results) -> tuple[float, str] | None:
     if not len(um):
         return None
     key = um.idxmin()
-    return float(um.min()), f"{' '.join(setup_labels(*key[:2]))}, {attack_label(*key[2:4])}"
+    return float(um.min()), "{} {}, {}".format(*cell_labels(key))
 
 
 def _sound(results: Results) -> str:
@@ -61,8 +52,8 @@ def summary(folder: Path) -> str:
     setups = {r.header.cell[:2] for r in results.grid}
     lines = [
         f"{results.data()}, {len(setups)} pairs of M and class set; in parentheses the paper".replace("`", ""),
-        f"Accuracy without attack  {'   '.join(_accuracies(results, False))}",
-        f"Accuracy under attack    {'   '.join(_accuracies(results, True))}",
+        f"Accuracy without attack  {'   '.join(_accuracies(results, benign))}",
+        f"Accuracy under attack    {'   '.join(_accuracies(results, attacked))}",
     ]
     ours, paper = means(results.accuracy), means(read_published().accuracy)
     gains = [
@@ -76,7 +67,7 @@ def summary(folder: Path) -> str:
     if len(area := results.auc.dropna()):
         lines.append(f"AUC of the detection     {span(area, 3)} ({span(read_published().auc, 3)})")
     if model_k := results.model_k():
-        lines.append(f"K's mAP at IoU 0.5       {_beside(model_k['map50'], read_published().map)}")
+        lines.append(f"K's mAP at IoU 0.5       {beside(model_k['map50'], read_published().map)}")
     lines += cut_short(results)
     lines.append(f"Soundness                {_sound(results)} (report.html#attacks)")
     return "\n".join(lines) + "\n"
@@ -84,7 +75,7 @@ def summary(folder: Path) -> str:
 
 def plain_words(results: Results) -> list[str]:
     """The results for a reader who knows neither the paper nor its terms; at most nine sentences."""
-    before, under = (wide(_part(results.accuracy, under_attack)).mean().to_dict() for under_attack in (False, True))
+    before, under = (wide(part(results.accuracy)).mean().to_dict() for part in (benign, attacked))
     lines = [
         "M is a classifier. An attack changes an image so little that a person sees no difference, and M takes it for "
         "something else.",

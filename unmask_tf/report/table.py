@@ -34,6 +34,12 @@ def number(value: float | None, digits: int = 2, sign: bool = False) -> str:
     return f"{round(float(value), digits) + 0.0:{'+' if sign else ''}.{digits}f}"
 
 
+def beside(ours: float | None, paper: float | None, digits: int = 2) -> str:
+    """`0.31 (0.29)`: ours, and the paper's in parentheses where it has one."""
+    there = number(paper, digits)
+    return number(ours, digits) + (f" ({there})" if there != MISSING else "")
+
+
 def span(values: Iterable[float], digits: int = 0) -> str:
     """`1 to 6`, or `6` where all are the same; a dash for none."""
     texts = [number(value, digits) for value in sorted(values)] or [MISSING]

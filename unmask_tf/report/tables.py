@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from unmask_tf.defense.alignment import operating_point
 from unmask_tf.experiment.rows import RowSet
 from unmask_tf.report.adaptive import adaptive_tables
 from unmask_tf.report.adaptive_checks import check_tables
@@ -16,10 +15,11 @@ from unmask_tf.report.cells import (
     OWN_M,
     attack_label,
     axes,
+    cell_labels,
     defences_of,
     in_order,
     label,
-    rank,
+    ranked,
     setup_labels,
 )
 from unmask_tf.report.compare import claims_table
@@ -30,7 +30,7 @@ from unmask_tf.report.per_class import class_table, part_errors_table
 from unmask_tf.report.published import read_published
 from unmask_tf.report.results import Results
 from unmask_tf.report.soundness import LEGEND, checks_table, mark, threats_table
-from unmask_tf.report.statistics import key_of, mean_intervals, means, taxonomy_of, wilson
+from unmask_tf.report.statistics import key_of, mean_intervals, means, share, taxonomy_of
 from unmask_tf.report.study import study_tables
 from unmask_tf.report.table import Number, Table, span, write_table
 from unmask_tf.taxonomy import UNMASK
@@ -41,7 +41,7 @@ INTERVALS = "In brackets: 95 % intervals, Wilson's of shares and a bootstrap ove
 def _class_sets(row_sets: Sequence[RowSet]) -> dict[str, RowSet]:
     """Class set -> one of its row sets, in the paper's order."""
     found = {r.header.class_set: r for r in row_sets}
-    return {name: found[name] for name in sorted(found, key=lambda name: rank(name, CLASS_SETS))}
+    return {name: found[name] for name in ranked(found, CLASS_SETS)}
 
 
 def _marked(table: Table) -> Table:
@@ -84,7 +84,7 @@ def table3(results: Results) -> Table:
         h, paper = d.header, read_published().table3.get(d.header.class_set, {})
         known = paper.get(h.attack) if h.epsilon_255 in (16, 600) else None
         shown = Number(len(d.labels), known, digits=0, mark=mark(results.unsound, key_of(h)))
-        rows.append([*setup_labels(*h.cell[:2]), attack_label(*h.cell[2:]), label(h.defence, DEFENCES), shown])
+        rows.append([*cell_labels(h.cell), label(h.defence, DEFENCES), shown])
     notes = ("Successful attacks and their benign twins. The paper's number, of ε 16 or 600, names no model.",)
     head = ["M", "CS", "Attack", "By", "Images"]
     return _marked(Table("table3", "Table III: images evaluated for detection", head, rows, notes))
@@ -99,18 +99,11 @@ def table4(results: Results) -> Table:
     rows = []
     for cell in ((*setup, *attack) for setup in setups for attack in attacks):
         if cell in sizes:
-            keys = [(*cell, defence) for defence in defences]
             numbers = [
-                Number(
-                    ours.get(key),
-                    paper.get(key),
-                    wilson(ours[key], sizes[cell]) if key in ours.index else None,
-                    mark=mark(results.unsound, key),
-                )
-                for key in keys
+                share(ours.get(key), sizes[cell], paper.get(key), mark=mark(results.unsound, key))
+                for key in ((*cell, defence) for defence in defences)
             ]
-            names = [*setup_labels(*cell[:2]), attack_label(*cell[2:])]
-            rows.append([*names, Number(sizes[cell], digits=0), *numbers])
+            rows.append([*cell_labels(cell), Number(sizes[cell], digits=0), *numbers])
     head = ["M", "CS", "Attack", "n", *(label(name, DEFENCES) for name in defences)]
     return _marked(Table("table4", "Table IV: accuracy of every defence", head, rows, (INTERVALS,)))
 
@@ -125,13 +118,9 @@ def detection_table(results: Results) -> Table:
         key, dagger = key_of(d.header), mark(results.unsound, key_of(d.header))
         numbers = [Number(d.auc, published.auc.get(key), d.interval, 3, mark=dagger)]
         for rate in rates:
-            n, tpr = len(d.labels) // 2, float("nan")
-            if n:
-                tpr = operating_point(d.scores, d.labels, max_fpr=rate)[2]
             paper = point["tpr"] if rate == point["fpr"] and key[1:] == where else None
-            numbers.append(Number(tpr, paper, wilson(tpr, n), 3, mark=dagger))
-        names = [*setup_labels(*key[:2]), attack_label(*key[2:4]), label(key[4], DEFENCES)]
-        rows.append([*names, *numbers])
+            numbers.append(share(d.tpr(rate), len(d.labels) // 2, paper, 3, dagger))
+        rows.append([*cell_labels(key), label(key[4], DEFENCES), *numbers])
     head = ["M", "CS", "Attack", "By", "AUC", *(f"TPR at {100 * rate:.3g} % FPR" for rate in rates)]
     notes = (INTERVALS, "TPR: share of successful attacks found where at most that share of benign images is flagged.")
     return _marked(Table("detection", "Detection: AUC and operating points", head, rows, notes))
@@ -141,9 +130,9 @@ def verdicts_table(results: Results) -> Table:
     """Share of images judged adversarial at each defence's threshold, without an attack and under each."""
     rows, notes = [], {}
     for r in (r for r in in_order(results.grid) if r.header.threshold):
-        h, t, share = r.header, r.header.threshold, float(r.rows["flagged"].mean())
+        h, t = r.header, r.header.threshold
         where = [*setup_labels(h.model, h.class_set), label(h.defence, DEFENCES)]
-        shown = Number(share, None, wilson(share, r.n), mark=mark(results.unsound, key_of(h)))
+        shown = share(float(r.rows["flagged"].mean()), r.n, mark=mark(results.unsound, key_of(h)))
         rows.append([*where, attack_label(*h.cell[2:]), shown])
         above = f"d ≥ {t['value']:.3g}" if t["value"] <= 1 else "d > 1, which no image has"
         notes[" ".join(where)] = (
