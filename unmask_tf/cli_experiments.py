@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,6 @@ from unmask_tf.errors import InputError
 
 if TYPE_CHECKING:
     from unmask_tf.experiment.setup import Run
-    from unmask_tf.experiment.step import Step
 
 
 @click.command("data")
@@ -35,30 +33,24 @@ def data(**options: Any) -> None:
     click.echo(f"[data] {run.root}: {counts} images of M in all, each counted once")
 
 
-def _stage(name: str, text: str, steps: Callable[[Run], list[Step]]) -> click.Command:
-    @click.command(name, help=text)
-    @run_options
-    def command(**options: Any) -> None:
-        run = prepared(options)
-        run_steps(run, options, steps(run))
-
-    return command
-
-
-def _trainings(run: Run) -> list[Step]:
+@click.command("train-m")
+@run_options
+def train_m(**options: Any) -> None:
+    """Train model M on every class set: benign, then adversarially."""
     from unmask_tf.experiment.grid import Grid
 
-    return Grid(run).trainings()
+    run = prepared(options)
+    run_steps(run, options, Grid(run).trainings())
 
 
-def _attacks(run: Run) -> list[Step]:
+@click.command("attack")
+@run_options
+def attack(**options: Any) -> None:
+    """Attack every M and check the attacks."""
     from unmask_tf.experiment.grid import Grid
 
-    return [step.inputs["attack"] for step in Grid(run).answers() if "attack" in step.inputs]
-
-
-train_m = _stage("train-m", "Train model M on every class set: benign, then adversarially.", _trainings)
-attack = _stage("attack", "Attack every M and check the attacks.", _attacks)
+    run = prepared(options)
+    run_steps(run, options, [step.inputs["attack"] for step in Grid(run).answers() if "attack" in step.inputs])
 
 
 @click.command("evaluate")

@@ -54,10 +54,9 @@ def _names(numbers: pd.Series, level: str) -> list[str]:
 
 def _shared(numbers: pd.Series, level: str, other: str) -> pd.Series:
     """The cells whose value of `level` occurs with every value of `other`: what may be compared over `other`."""
-    pairs = set(zip(*(numbers.index.get_level_values(name) for name in (level, other)), strict=True))
-    wanted, against = ({pair[i] for pair in pairs} for i in (0, 1))
-    everywhere = {value for value in wanted if all((value, each) in pairs for each in against)}
-    return numbers[numbers.index.get_level_values(level).isin(everywhere)]
+    wanted, against = (numbers.index.get_level_values(name) for name in (level, other))
+    there = pd.crosstab(wanted, against).all(axis=1)
+    return numbers[wanted.isin(there.index[there])]
 
 
 def _points(name: str) -> _Test:

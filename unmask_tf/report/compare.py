@@ -13,7 +13,7 @@ from unmask_tf.report.published import read_published
 from unmask_tf.report.results import Results
 from unmask_tf.report.soundness import mark
 from unmask_tf.report.statistics import series
-from unmask_tf.report.table import MISSING, Number, Table, plain, write_table
+from unmask_tf.report.table import MISSING, Number, Table, plain
 
 # A difference of exactly the tolerance is within it, whatever its last bit.
 _ROUNDING = 1e-9
@@ -92,8 +92,9 @@ def compare(folder: Path) -> str:
     results = Results(folder)
     data = results.grid[0].header.data
     text = expectation(data) + "\n"
-    for table in (claims_table(results), listing(results)[0]):
-        write_table(table, folder, results.data())
+    tables = claims_table(results), listing(results)[0]
+    results.write(tables)
+    for table in tables:
         shown = plain(table) if table.rows else ""
         text += f"\n{table.title}\n{'=' * len(table.title)}\n{shown}\n" + "".join(f"{note}\n" for note in table.notes)
     return text

@@ -13,7 +13,7 @@ from unmask_tf.experiment.rows import RowSet
 from unmask_tf.report.cells import attack_label, cell_labels, in_order
 from unmask_tf.report.results import Results
 from unmask_tf.report.statistics import share
-from unmask_tf.report.table import Number, Table, markdown, write_table
+from unmask_tf.report.table import Number, Table, markdown
 
 _MAPS = {
     "map50": "mAP at IoU 0.5",
@@ -72,6 +72,5 @@ def compare_k(folder: Path) -> str:
         table,
         *[Table("compare_k_map", "Average precision of two K's", head, maps, (), "compare_k")] * bool(maps),
     ]
-    for made in tables:
-        write_table(made, folder, results.data("compare_k"))
+    results.write(tables)
     return "\n".join(f"**{made.title}**\n\n{markdown(made)}" for made in tables)

@@ -13,7 +13,7 @@ import jinja2
 import numpy as np
 
 from unmask_tf.files import write_text
-from unmask_tf.report.cells import ATTACKS, DEFENCES, attack_label, label, setup_labels
+from unmask_tf.report.cells import ATTACKS, DEFENCES, attack_label, cell_labels, label
 from unmask_tf.report.compare import expectation
 from unmask_tf.report.figures import write_figures
 from unmask_tf.report.results import Results
@@ -180,9 +180,8 @@ def _curve(d: Detection) -> dict[str, Any]:
     levels = np.unique(d.scores)[::-1]
     attacked, benign = (d.scores[d.labels == kind] for kind in (1, 0))
     h = d.header
-    names = [*setup_labels(h.model, h.class_set), attack_label(h.attack, h.epsilon_255)]
     return {
-        "name": ", ".join([*names, label(h.defence, DEFENCES)]),
+        "name": ", ".join([*cell_labels(h.cell), label(h.defence, DEFENCES)]),
         "setup": f"{h.model} {h.class_set}",
         "levels": levels.tolist(),
         "attacked": [int((attacked >= level).sum()) for level in levels],

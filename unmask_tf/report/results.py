@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from unmask_tf.files import read_json
 from unmask_tf.report.overlap import Overlap, our_overlap
 from unmask_tf.report.soundness import Attack, unsound
 from unmask_tf.report.statistics import Detection, accuracies, aucs, detections
+from unmask_tf.report.table import Table, write_table
 
 _TARGETS = {
     "grid": "reproduce PROFILE={}",
@@ -79,6 +80,14 @@ class Results:
         """Of what profile and data a bundle's numbers are, for captions."""
         names = sorted({f"`{r.header.data}`" for r in self.find(bundle)})
         return f"profile `{self.folder.name}`, data {' and '.join(names)}"
+
+    def write(self, tables: Iterable[Table]) -> list[Path]:
+        """Writes tables as Markdown, CSV and LaTeX into the folder; returns the files.
+
+        Raises:
+            InputError: the folder cannot be written.
+        """
+        return [path for table in tables for path in write_table(table, self.folder, self.data(table.bundle))]
 
     @cached_property
     def accuracy(self) -> pd.Series:

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-import numpy as np
 import pandas as pd
 
 from unmask_tf.attacks.threat_models import PRESETS
 from unmask_tf.experiment.rows import RowSet
-from unmask_tf.report.cells import ATTACKS, cell_labels, cell_rank, label, ranked
+from unmask_tf.report.cells import ATTACKS, CELL, cell_labels, cell_rank, label, ranked
 from unmask_tf.report.published import read_published
 from unmask_tf.report.results import Results
 from unmask_tf.report.soundness import LEGEND, attacks, by_check, longer_attacks, mark, meaning, unsound, warned
 from unmask_tf.report.statistics import accuracies, share
-from unmask_tf.report.table import Number, Table, write_table
+from unmask_tf.report.table import Number, Table
 
 
 def by_preset(row_sets: Iterable[RowSet]) -> dict[str, list[RowSet]]:
@@ -41,18 +40,22 @@ def study_tables(results: Results) -> list[Table]:
     verdicts = {preset: unsound(under) for preset, under in found.items()}
     sizes = {r.header.cell: r.n for under in found.values() for r in under}
     cells = sorted((cell for cell in sizes if cell[2] != "none"), key=cell_rank)
-    paper, rows, by_attack = read_published().accuracy, [], {}
-    for cell in cells:
-        shown = []
-        for preset, of in numbers.items():
-            value, n = of.get(cell, np.nan), sizes[cell]
-            beside = paper.get((*cell, "none")) if preset == "released" else None
-            dagger = mark(verdicts[preset], (*cell, "none"))
-            shown.append(share(value, n, beside, mark=dagger))
-            by_attack.setdefault(cell[2], {}).setdefault(preset, []).append(value)
+    frame = pd.DataFrame(numbers).reindex(pd.MultiIndex.from_tuples(cells, names=CELL))
+    paper, rows = read_published().accuracy, []
+    for cell, of in frame.iterrows():
         benign = next(iter(numbers.values())).get((*cell[:2], "none", 0))  # which all presets share
+        shown = [
+            share(
+                of[preset],
+                sizes[cell],
+                paper.get((*cell, "none")) if preset == "released" else None,
+                mark=mark(verdicts[preset], (*cell, "none")),
+            )
+            for preset in found
+        ]
         rows.append([*cell_labels(cell), Number(sizes[cell], digits=0), Number(benign), *shown])
-    means = [[label(a, ATTACKS), *(Number(np.nanmean(of[p])) for p in found)] for a, of in by_attack.items()]
+    by_attack = frame.groupby(level="attack", sort=False).mean()
+    means = [[label(name, ATTACKS), *map(Number, of)] for name, of in by_attack.iterrows()]
     checks = [
         [preset, check, meaning(check), ", ".join(where)]
         for preset, under in found.items()
@@ -92,6 +95,5 @@ def write_study(results: Results) -> list[Table]:
     """
     results.need("study")
     tables = [table for table in study_tables(results) if table.rows]
-    for table in tables:
-        write_table(table, results.folder, results.data("study"))
+    results.write(tables)
     return tables

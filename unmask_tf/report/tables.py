@@ -32,7 +32,7 @@ from unmask_tf.report.results import Results
 from unmask_tf.report.soundness import LEGEND, checks_table, mark, threats_table
 from unmask_tf.report.statistics import key_of, mean_intervals, means, share, taxonomy_of
 from unmask_tf.report.study import study_tables
-from unmask_tf.report.table import Number, Table, span, write_table
+from unmask_tf.report.table import Number, Table, span
 from unmask_tf.taxonomy import UNMASK
 
 INTERVALS = "In brackets: 95 % intervals, Wilson's of shares and a bootstrap over images of AUCs and means."
@@ -198,5 +198,4 @@ def write_tables(results: Results, tables: Mapping[str, Table] | None = None) ->
     Raises:
         InputError: as `all_tables`; the folder cannot be written.
     """
-    made = (tables or all_tables(results)).values()
-    return [path for table in made for path in write_table(table, results.folder, results.data(table.bundle))]
+    return results.write((tables or all_tables(results)).values())
