@@ -71,6 +71,25 @@ def test_numbers_by_hand(rows):
     assert table.loc["any_linf", 8]["success_50"] == 0.8
 
 
+def test_a_system_stands_beside_an_m_trained_against_attacks_each_under_the_attacks_made_for_it(tmp_path, rows):
+    plain = [row_set("none", a, e, right) for a, e, right in (("none", 0, 10), ("pgd_linf", 4, 10), ("pgd_linf", 8, 9))]
+    at = {"training": {"recipe": "madry", "epsilon_255": 4.0, "epochs": 6}}
+    cells = (("none", 0, 8), ("pgd_linf", 4, 6), ("pgd_linf", 8, 7))
+    trained = [row_set("at_madry", attack, epsilon, right, **at) for attack, epsilon, right in cells]
+    tables = {t.name: t for t in adaptive_tables(Results(tmp_path / "mini", {"adaptive": [*rows, *plain, *trained]}))}
+    assert list(tables) == ["adaptive", "adaptive_thresholds", "adaptive_training"]
+    table = tables["adaptive_training"]
+    assert table.head[3:] == ["Right or flagged", "Alg. 1", "M alone", "AT-Madry"]
+    shown = {row[2]: [round(cell.ours, 6) for cell in row[3:]] for row in table.rows}
+    # Alg. 1's answers are UM's here. By K alone at 4 all are wrong, so at 8 they are too; AT's seven at 8 are six at 4.
+    assert shown == {
+        "No attack": [1.0, 0.9, 1.0, 0.8],
+        "L∞ ε=4": [0.0, 0.0, 1.0, 0.6],
+        "L∞ ε=8": [0.0, 0.0, 0.9, 0.6],
+    }
+    assert "AT-Madry of ResNet50 CS3a: ε=4, 6 epochs" in table.notes[0]
+
+
 def test_cells_of_different_images_are_not_joined(rows):
     with pytest.raises(InputError, match="different images"):
         adaptive_numbers([*rows, *(row_set(d, "joint_linf", 2, 4, 8, scores=[0.1] * 8) for d in ("um", "algorithm1"))])

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from unmask_tf.attacks import ATTACKS, ThreatModel, threat_model
 from unmask_tf.errors import InputError
-from unmask_tf.experiment.grid import BENIGN, Grid
+from unmask_tf.experiment.grid import BENIGN, Grid, entry
 from unmask_tf.experiment.setup import Run
 from unmask_tf.experiment.step import Step
 
@@ -34,6 +34,8 @@ RESTARTS = 2
 QUERIES = 200
 """Of an attack that asks the whole system and follows no gradient."""
 DEFENCES = ("none", "um", "algorithm1")
+OF_M_ALONE = "pgd"
+"""The attacks that M is given, too, where it was trained against attacks instead of being helped by K."""
 
 STEPS, STARTS = (10, 20, 40, 100, 200, 400), (1, 2, 4)
 """The efforts that are compared: steps of one run, and runs of `STEPS_OF_STARTS` steps."""
@@ -69,7 +71,8 @@ def adaptive(
     restarts: int = RESTARTS,
 ) -> list[Step]:
     """M's, K's and Algorithm 1's answers, attack by attack: benign validation images (whose scores give thresholds),
-    benign test images, then every attack at every budget.
+    benign test images, then every attack at every budget. Where the run's defences include adversarial training, the M
+    made by it meets the attacks that know M alone: there is no K that they would have to deceive.
 
     Args:
         run: the run.
@@ -90,7 +93,8 @@ def adaptive(
     for class_set, architecture in grid.setups:
         setup = class_set, architecture
         steps += [grid.answer(*setup, defence, *BENIGN, split="val") for defence in ("none", "um")]
-        steps += [grid.answer(*setup, defence, *BENIGN) for defence in DEFENCES]
+        trained = [name for name in run.profile.defences if entry(name).recipe != "none" and not entry(name).parts]
+        steps += [grid.answer(*setup, defence, *BENIGN) for defence in (*DEFENCES, *trained)]
         for family, norm, epsilon in cells:
             source = None
             if family == TRANSFER and (source := _other(architecture, run.profile.architectures)) is None:
@@ -100,7 +104,7 @@ def adaptive(
             cell = (f"{family}_{norm}", float(epsilon))
             steps += [
                 grid.answer(*setup, defence, *cell, preset="adaptive", threat=threat, source=source)
-                for defence in DEFENCES
+                for defence in (*DEFENCES, *(trained if family == OF_M_ALONE else ()))
             ]
     return steps
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from unmask_tf.defense.alignment import benign_threshold, detect
 from unmask_tf.experiment.rows import RowSet
 from unmask_tf.report.adaptive_numbers import RATES, WORST, adaptive_numbers, family_of, norm_of
-from unmask_tf.report.cells import BENIGN, setup_labels
+from unmask_tf.report.cells import BENIGN, DEFENCES, OWN_M, label, setup_labels
 from unmask_tf.report.drawing import panels, styled
 from unmask_tf.report.results import Results
 from unmask_tf.report.statistics import wilson
@@ -51,6 +51,7 @@ def adaptive_tables(results: Results) -> list[Table]:
     for name, of_k in ((NAME, ""), (ROBUST, ", with a K trained against attacks")):
         if row_sets := results.find(name):
             tables += [_attacks(row_sets, name, of_k), _thresholds(row_sets, name, of_k)]
+            tables += _beside_training(row_sets, name, of_k)
     return tables
 
 
@@ -123,6 +124,54 @@ def _thresholds(row_sets: Sequence[RowSet], table: str, of_k: str) -> Table:
     head = ["M", "CS", "At most", "Threshold", "Flagged, validation (%)", "Flagged, test (%)"]
     title = f"Thresholds and the benign images that they flag{of_k}"
     return Table(f"{table}_thresholds", title, head, rows, (), table)
+
+
+def _beside_training(row_sets: Sequence[RowSet], table: str, of_k: str) -> list[Table]:
+    """The whole system under attacks on M and K, beside M's that were trained against attacks, under attacks on M;
+    none without such an M."""
+    trained = [name for name in OWN_M if any(r.header.defence == name for r in row_sets)]
+    if not trained:
+        return []
+    rows = []
+    for system in adaptive_numbers(row_sets).to_dict("records"):
+        attack, epsilon, setup = system["attack"], system["epsilon_255"], (system["model"], system["class_set"])
+        if attack != "none" and family_of(attack) != WORST:
+            continue
+        shares = [_right_within(row_sets, name, setup, attack, epsilon) for name in ("none", *trained)]
+        if np.isnan(shares).any():
+            continue
+        name = "No attack" if attack == "none" else f"{NORMS.get(norm_of(attack), norm_of(attack))} ε={epsilon:g}"
+        cells = [Number(share, interval=wilson(share, system["n"])) for share in (system["algorithm1"], *shares)]
+        rows.append([*setup_labels(*setup), name, Number(system["reject_5"]), *cells])
+    made = {
+        f"{label(r.header.defence, DEFENCES)} of {' '.join(setup_labels(*r.header.cell[:2]))}: "
+        f"ε={r.header.training['epsilon_255']:g}, {r.header.training['epochs']} epochs"
+        for r in row_sets
+        if r.header.defence in trained
+    }
+    notes = (
+        "Each system under the attacks made for it, within the budget: Alg. 1, and right or flagged, in the worst case "
+        "of all attacks; M alone and the M's trained against attacks (AT) where PGD knows them. In brackets Wilson's "
+        f"95 % intervals. {'; '.join(sorted(made))}.",
+    )
+    head = ["M", "CS", "Budget", "Right or flagged", "Alg. 1", "M alone", *(label(name, DEFENCES) for name in trained)]
+    title = f"The whole system beside adversarial training of M{of_k}"
+    return [Table(f"{table}_training", title, head, rows, notes, table)]
+
+
+def _right_within(
+    row_sets: Sequence[RowSet], defence: str, setup: tuple[str, str], attack: str, epsilon: float
+) -> float:
+    """The share of images that an M answers rightly under every attack on M of that norm within the budget."""
+    against = f"pgd_{norm_of(attack)}"
+    held = [
+        r.right
+        for r in row_sets
+        if (r.header.split, r.header.defence, r.header.cell[:2]) == ("test", defence, setup)
+        and (r.header.attack == "none" if attack == "none" else r.header.attack == against)
+        and r.header.epsilon_255 <= epsilon
+    ]
+    return float(np.logical_and.reduce(held).mean()) if held else float("nan")
 
 
 @styled
