@@ -11,18 +11,11 @@ from unmask_tf.experiment.grid import BENIGN, Grid
 from unmask_tf.experiment.setup import Run
 from unmask_tf.experiment.step import Step
 
-EPSILONS_255 = (1.0, 2.0, 4.0, 6.0, 8.0, 16.0)
-"""The paper's."""
 _IMAGES = 60
 """Validation images attacked of the embedded data: eight attacks on each of twelve M would outlast their trainings."""
 
 
-def line_search(
-    run: Run,
-    recipe: str = "released",
-    epsilons_255: Sequence[float] = EPSILONS_255,
-    images: int | None = None,
-) -> list[Step]:
+def line_search(run: Run, recipe: str, epsilons_255: Sequence[float], images: int | None) -> list[Step]:
     """M's answers to validation images after adversarial training with each budget. No test image is read.
 
     Args:

@@ -49,9 +49,9 @@ def misses(found: Mapping[str, list[Claim]], path: Path = TABLE) -> list[str]:
     return lines
 
 
-def claims_markdown(found: Mapping[str, list[Claim]], path: Path = TABLE, documents: Table | None = None) -> str:
+def claims_markdown(found: Mapping[str, list[Claim]], documents: Table | None = None) -> str:
     """The whole list: how to run each profile, a row per claim of the paper, and what our documents say."""
-    runs = read_json(path)
+    runs = read_json(TABLE)
     about = [[f"`{name}`", runs[name]["data"], f"`{runs[name]['command']}`", runs[name]["minutes"]] for name in found]
     rows = [
         [same[0].statement, same[0].paper, *(f"{claim.ours} ({_WORDS[claim.holds]})" for claim in same)]

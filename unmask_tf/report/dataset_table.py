@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 from unmask_tf.files import read_json
 from unmask_tf.places import PUBLISHED
@@ -18,7 +17,6 @@ def table2_on_disk(
     parts: Mapping[str, tuple[int, int]],
     classes: Mapping[str, Mapping[str, int]],
     taxonomy: Taxonomy,
-    published: Path = PUBLISHED,
 ) -> Table:
     """Table II with the paper's counts in parentheses; its notes explain each kind of difference.
 
@@ -26,9 +24,8 @@ def table2_on_disk(
         parts: split -> (images, annotated parts) of K.
         classes: class set -> split -> images of M (train, val) and D (test).
         taxonomy: the data's.
-        published: the paper's numbers.
     """
-    paper = read_json(published)
+    paper = read_json(PUBLISHED)
     k, m, dataset = paper["table2"]["k"], paper["table2"]["m"], paper["dataset"]
     rows = []
     if parts:
