@@ -101,7 +101,12 @@ def over_images(
 
     def measured(*times: np.ndarray) -> np.ndarray:
         drawn = dict(zip(images, times, strict=True))
-        return measure(lambda r: drawn[(name := r.header.class_set)][:, images[name].get_indexer(r.rows["image"])])
+
+        def of_row_set(r: RowSet) -> np.ndarray:
+            name = r.header.class_set
+            return drawn[name][:, images[name].get_indexer(r.rows["image"])]
+
+        return measure(of_row_set)
 
     sizes = [len(of) for of in images.values()]
     found = measured(*(np.ones((1, size)) for size in sizes))
