@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import Any
 
 from unmask_tf.experiment.rows import RowSet
 
@@ -45,6 +46,14 @@ def cell_rank(key: tuple) -> tuple:
 def in_order(row_sets: Iterable[RowSet]) -> list[RowSet]:
     """Row sets in the order of the tables."""
     return sorted(row_sets, key=lambda r: cell_rank((*r.header.cell, r.header.defence)))
+
+
+def grouped(row_sets: Iterable[RowSet], by: Callable[[RowSet], Hashable]) -> dict[Any, list[RowSet]]:
+    """The row sets by what a function says of each, in the order in which they come."""
+    found: dict[Any, list[RowSet]] = {}
+    for r in row_sets:
+        found.setdefault(by(r), []).append(r)
+    return found
 
 
 def label(name: str, known: Mapping[str, str]) -> str:

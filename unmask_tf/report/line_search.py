@@ -9,7 +9,7 @@ import pandas as pd
 
 from unmask_tf.errors import InputError
 from unmask_tf.experiment.rows import RowSet
-from unmask_tf.report.cells import BENIGN, MODELS, attack_label, in_order, label, setup_labels
+from unmask_tf.report.cells import BENIGN, MODELS, attack_label, grouped, in_order, label, setup_labels
 from unmask_tf.report.published import read_published
 from unmask_tf.report.soundness import meaning, own_failures
 from unmask_tf.report.statistics import share
@@ -48,10 +48,7 @@ def searches(row_sets: Iterable[RowSet]) -> list[Search]:
     Raises:
         InputError: a training was attacked twice in the same way.
     """
-    recipes: dict[str, list[RowSet]] = {}
-    for r in in_order(row_sets):
-        recipes.setdefault(r.header.training["recipe"], []).append(r)
-    found = []
+    recipes, found = grouped(in_order(row_sets), lambda r: r.header.training["recipe"]), []
     for recipe in sorted(recipes, key=lambda name: (name != "released", name)):
         tables: dict[tuple, dict] = {}
         for r in recipes[recipe]:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from unmask_tf.experiment.rows import RowSet
-from unmask_tf.report.cells import CLASS_SETS, DEFENCES, in_order, label, setup_labels
+from unmask_tf.report.cells import CLASS_SETS, DEFENCES, grouped, in_order, label, setup_labels
 from unmask_tf.report.results import Results
 from unmask_tf.report.statistics import share
 from unmask_tf.report.table import MISSING, Number, Table
@@ -18,10 +18,8 @@ NO_ANSWER = "no answer"
 
 def _by(row_sets: Sequence[RowSet], names: Sequence[str], depth: int) -> dict[tuple, list[RowSet]]:
     """The row sets of some defences by the first `depth` of (model, class_set, defence), in the paper's order."""
-    found: dict[tuple, list[RowSet]] = {}
-    for r in (r for r in in_order(row_sets) if r.header.defence in names):
-        found.setdefault((r.header.model, r.header.class_set, r.header.defence)[:depth], []).append(r)
-    return found
+    chosen = [r for r in in_order(row_sets) if r.header.defence in names]
+    return grouped(chosen, lambda r: (r.header.model, r.header.class_set, r.header.defence)[:depth])
 
 
 def _taken_for(group: Sequence[RowSet], name: str) -> str:
@@ -71,10 +69,8 @@ def part_errors_table(results: Results) -> Table:
     K sees each benign image once, whatever M is: an image that the rows of several M repeat counts once. Expected parts
     are of the class, not of the image: one that a photograph hides counts as missed.
     """
-    seen: dict[str, list[RowSet]] = {}
-    for r in in_order(results.grid):
-        if (r.header.defence, r.header.attack) == ("um", "none") and r.rows["parts"].notna().all():
-            seen.setdefault(r.header.class_set, []).append(r)
+    benign = [r for r in in_order(results.grid) if (r.header.defence, r.header.attack) == ("um", "none")]
+    seen = grouped((r for r in benign if r.rows["parts"].notna().all()), lambda r: r.header.class_set)
     rows = []
     for class_set, group in seen.items():
         images = pd.concat([r.rows for r in group]).drop_duplicates(["image", "parts"])

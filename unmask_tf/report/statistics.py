@@ -18,7 +18,7 @@ from scipy import stats
 from unmask_tf.defense.alignment import auc, detection_pairs, operating_point
 from unmask_tf.errors import InputError
 from unmask_tf.experiment.rows import Header, RowSet, describe
-from unmask_tf.report.cells import CELL, CLASS_SETS, cell_rank, defences_of, in_order, ranked
+from unmask_tf.report.cells import CELL, CLASS_SETS, cell_rank, defences_of, grouped, in_order, ranked
 from unmask_tf.report.table import Number
 from unmask_tf.taxonomy import Taxonomy
 
@@ -94,10 +94,8 @@ def over_images(
     Args:
         measure: of a function that tells how often each image of a row set counts (rows, n); gives (..., rows).
     """
-    shown: dict[str, list[pd.Series]] = {}
-    for r in row_sets:
-        shown.setdefault(r.header.class_set, []).append(r.rows["image"])
-    images = {name: pd.Index(pd.concat(of).unique()) for name, of in shown.items()}
+    of_set = grouped(row_sets, lambda r: r.header.class_set)
+    images = {name: pd.Index(pd.concat([r.rows["image"] for r in of]).unique()) for name, of in of_set.items()}
 
     def measured(*times: np.ndarray) -> np.ndarray:
         drawn = dict(zip(images, times, strict=True))

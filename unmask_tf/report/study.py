@@ -12,7 +12,7 @@ import pandas as pd
 
 from unmask_tf.attacks.threat_models import PRESETS
 from unmask_tf.experiment.rows import RowSet
-from unmask_tf.report.cells import ATTACKS, CELL, cell_labels, cell_rank, label, ranked
+from unmask_tf.report.cells import ATTACKS, CELL, cell_labels, cell_rank, grouped, label, ranked
 from unmask_tf.report.published import read_published
 from unmask_tf.report.results import Results
 from unmask_tf.report.soundness import LEGEND, attacks, by_check, longer_attacks, mark, meaning, unsound, warned
@@ -22,9 +22,7 @@ from unmask_tf.report.table import Number, Table
 
 def by_preset(row_sets: Iterable[RowSet]) -> dict[str, list[RowSet]]:
     """Preset -> its row sets of attacked images, and those of the benign images, which all presets share."""
-    presets: dict[str, list[RowSet]] = {}
-    for r in row_sets:
-        presets.setdefault(r.header.threat.get("preset", ""), []).append(r)
+    presets = grouped(row_sets, lambda r: r.header.threat.get("preset", ""))
     benign = presets.pop("", [])
     return {name: benign + presets[name] for name in ranked(presets, PRESETS)}
 

@@ -102,35 +102,31 @@ class Table:
     notes: Sequence[str] = ()
     bundle: str = "grid"
 
-    def _columns(self) -> Iterator[tuple[str, bool, list[str | Number]]]:
+    def _columns(self) -> Iterator[tuple[str, list[str | Number], list[Number]]]:
+        """Title, cells, and the cells as numbers, of which a column of texts has none."""
         for i, title in enumerate(self.head):
             cells = [row[i] for row in self.rows]
-            yield title, any(isinstance(cell, Number) for cell in cells), cells
+            numeric = any(isinstance(cell, Number) for cell in cells)
+            yield title, cells, [c if isinstance(c, Number) else Number(None) for c in cells] if numeric else []
 
-    def columns(self) -> list[tuple[str, bool, list[str]]]:
-        """Title, whether it holds numbers, and texts; the paper's numbers and the differences have own columns."""
+    def texts(self) -> tuple[list[str], list[list[str]], list[bool]]:
+        """Header, rows, and which columns hold numbers; the paper's and the differences have columns of their own."""
         found = []
-        for title, numeric, cells in self._columns():
-            found.append((title, numeric, [str(cell) for cell in cells]))
-            numbers = [cell if isinstance(cell, Number) else Number(None) for cell in cells]
+        for title, cells, numbers in self._columns():
+            found.append((title, bool(numbers), [str(cell) for cell in cells]))
             if any(n.has_paper for n in numbers):
                 found.append((f"{title}: paper", True, [number(n.paper, n.digits, n.sign) for n in numbers]))
                 found.append((f"{title}: difference", True, [number(n.difference, n.digits, True) for n in numbers]))
-        return found
-
-    def texts(self) -> tuple[list[str], list[list[str]], list[bool]]:
-        """Header, rows, and which columns hold numbers."""
-        titles, numeric, cells = zip(*self.columns(), strict=True)
-        return list(titles), [list(row) for row in zip(*cells, strict=True)], list(numeric)
+        titles, numeric, texts = zip(*found, strict=True)
+        return list(titles), [list(row) for row in zip(*texts, strict=True)], list(numeric)
 
     def frame(self) -> pd.DataFrame:
         """The numbers unrounded; columns for ours and, where there are any, low, high, paper, difference, mark."""
         found: dict[str, list] = {}
-        for title, numeric, cells in self._columns():
-            if not numeric:
+        for title, cells, numbers in self._columns():
+            if not numbers:
                 found[title] = cells
                 continue
-            numbers = [cell if isinstance(cell, Number) else Number(None) for cell in cells]
             whole = all(n.digits == 0 and n.ours is not None and not np.isnan(n.ours) for n in numbers)
             found[title] = [int(n.ours) if whole else n.ours for n in numbers]
             if any(n.interval for n in numbers):
