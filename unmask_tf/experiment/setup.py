@@ -165,10 +165,14 @@ def _k_weights(settings: Profile, taxonomy: Taxonomy, given: str | Path | None) 
     Raises:
         InputError: a given file is missing, or a shipped one is not what SHA256SUMS lists.
     """
-    path = Path(given) if given is not None else WEIGHTS_FOLDER / settings.part_detector.weights
-    if given is not None and not path.is_file():
-        raise InputError(f"K's weights {path} do not exist. Check the path, or leave the option out.")
-    if given is None and not path.is_file():
+    if given is not None:
+        path = Path(given)
+        if not path.is_file():
+            raise InputError(f"K's weights {path} do not exist. Check the path, or leave the option out.")
+        verify_weights(path)
+        return path
+    path = WEIGHTS_FOLDER / settings.part_detector.weights
+    if not path.is_file():
         if listed_sha256(path) is not None:
             raise InputError(
                 f"{path} is a shipped file, and it is missing. Restore it (git checkout), or name your "
@@ -176,14 +180,11 @@ def _k_weights(settings: Profile, taxonomy: Taxonomy, given: str | Path | None) 
             )
         return None
     verify_weights(path)
-    if given is None:
-        try:
-            held = part_names(path)
-        except OSError as error:
-            raise InputError(f"{path} cannot be read ({error}). Restore it.") from error
-        if held and held != taxonomy.parts:
-            return None  # a K of other parts than the data's
-    return path
+    try:
+        held = part_names(path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error}). Restore it.") from error
+    return None if held and held != taxonomy.parts else path  # a K of other parts than the data's is passed over
 
 
 def read_taxonomy(folder: Path) -> Taxonomy:
