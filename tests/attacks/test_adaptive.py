@@ -209,7 +209,8 @@ def no_rounding(patch, parts):
 
 
 def wrong_sign(patch, parts):
-    patch.setattr(part_losses, "hinges", lambda margins, wanted, loss=part_losses.hinges: -loss(margins, wanted))
+    loss = part_losses.soft_jaccard
+    patch.setattr(part_losses, "soft_jaccard", lambda margins, wanted: -loss(margins, wanted))
 
 
 FAULTS = (no_gradient, frozen_proposals, wrong_parts, no_threshold, no_rounding, wrong_sign)
@@ -258,6 +259,9 @@ def test_the_losses_by_hand():
     # {0, 2} seen, {0, 1} wanted: one of three.
     assert float(part_losses.soft_jaccard(sure, np.array([[1.0, 1.0, -1.0]]))[0]) == pytest.approx(2 / 3)
     assert float(part_losses.soft_jaccard(sure, np.full((1, 3), -1.0))[0]) == pytest.approx(2.0)
+    # The highest is sure, the mean of the three highest is 0 and says a half: of one wanted part, (1 + .5) / 2 is seen.
+    proposals = np.array([90.0, -45.0, -45.0, -90.0], np.float32).reshape(1, 4, 1)
+    assert float(part_losses.soft_jaccard(proposals, np.ones((1, 1)))[0]) == pytest.approx(0.25)
 
 
 def test_grey_levels_by_hand():

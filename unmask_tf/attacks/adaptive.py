@@ -20,8 +20,13 @@ from unmask_tf.attacks.results import gain
 from unmask_tf.attacks.threat_models import ThreatModel
 from unmask_tf.errors import InputError
 
+SEARCH = 2
+"""Which search this is; it stands in the settings of steps, and is raised where attacked images become others."""
 M_SLACK = 1.0
 """By how much the target's logit must lead before M has no weight any more."""
+MOMENTUM = 0.75
+"""Share of the directions so far that a step keeps: the proposals, and with them the gradients, change from step to
+step, and what they have in common is what counts."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,7 @@ class Adaptive:
     """
 
     rule: Rule
-    losses: tuple[str, ...] = ("hinges", "soft_jaccard")
+    losses: tuple[str, ...] = ("soft_jaccard", "hinges")
 
     def __call__(
         self, target: Target, images: np.ndarray, labels: np.ndarray, budget: ThreatModel, seed: int, ids: Sequence[str]
@@ -90,7 +95,7 @@ class Adaptive:
         return _Search(parts, module, images, labels, budget, self.rule, losses).run(seed, ids)
 
 
-def adaptive_attack(rule: Rule, norm: Norm, losses: tuple[str, ...] = ("hinges", "soft_jaccard")) -> Attack:
+def adaptive_attack(rule: Rule, norm: Norm, losses: tuple[str, ...] = ("soft_jaccard", "hinges")) -> Attack:
     """An entry for a rule of descent."""
     knows = frozenset({"K"} if rule is parts_alone else {"M", "K"})
     return Attack(norm=norm, knows=knows, run=Adaptive(rule, losses), gradient=True, random_start=True)
@@ -142,6 +147,7 @@ class _Search:
         """Descends from the images themselves, then from random points of the budget; what is perfect is left alone."""
         for restart in range(self.budget.restarts):
             delta = np.zeros((len(self.rows), *self.clean.shape[1:]), np.float32)
+            self.momentum = np.zeros_like(delta)
             if restart:
                 for lane, (row, goal) in enumerate(zip(self.rows, self.goals, strict=True)):
                     delta[lane] = self._random(random_seed(seed, f"{ids[row]}\n{goal}", restart))
@@ -185,9 +191,11 @@ class _Search:
             logits, lead, of_m = _m_gradients(self.module, images, self.goals[lanes])
         self._keep(lanes, levels, images, logits, lead, strongest > 0, iteration)
         np.add.at(self.iterations, np.unique(rows), 1)
-        down = self.rule(Gradients(_unit(of_m), _unit(of_k), lead >= M_SLACK))
+        self.momentum[lanes] *= np.float32(MOMENTUM)
+        self.momentum[lanes] += self.rule(Gradients(_unit(of_m), _unit(of_k), lead >= M_SLACK)).astype(np.float32)
+        down = self.momentum[lanes]
         down = np.sign(down) if self.budget.norm is Norm.LINF else _unit(down)
-        return inside(clean, delta - np.float32(self.budget.step) * down.astype(np.float32), self.budget)
+        return inside(clean, delta - np.float32(self.budget.step) * down, self.budget)
 
     def _keep(
         self,

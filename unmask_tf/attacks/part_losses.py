@@ -12,6 +12,8 @@ from keras import ops
 
 SLACK = 0.5
 """By how much a margin must be right before its part has no weight any more, in units of logits."""
+SUPPORT = 3
+"""Proposals that pull a wanted part up: its best one changes from step to step."""
 _WIDTH = 2.0  # of the step from absent to present in the soft Jaccard similarity
 
 
@@ -25,10 +27,12 @@ def hinges(margins: Any, wanted: Any) -> Any:
 def soft_jaccard(margins: Any, wanted: Any) -> Any:
     """1 - J of the wanted parts and the seen ones, a part's presence being a sigmoid of its highest margin.
 
-    Where none is wanted: the number of parts seen.
+    A wanted part's is half that, half the same of the mean of its `SUPPORT` highest margins. Where none is wanted: the
+    number of parts seen.
     """
-    seen = ops.sigmoid(ops.max(margins, axis=1) / _WIDTH)
+    highest = ops.top_k(ops.transpose(margins, (0, 2, 1)), min(SUPPORT, margins.shape[1]))[0]
+    seen, supported = ops.sigmoid(highest[..., 0] / _WIDTH), ops.sigmoid(ops.mean(highest, axis=-1) / _WIDTH)
     expected = ops.cast(wanted > 0, seen.dtype)
-    both, others = ops.sum(seen * expected, axis=-1), ops.sum(seen * (1.0 - expected), axis=-1)
+    both, others = ops.sum(0.5 * (seen + supported) * expected, axis=-1), ops.sum(seen * (1.0 - expected), axis=-1)
     count = ops.sum(expected, axis=-1)
     return ops.where(count > 0, 1.0 - both / ops.maximum(count + others, 1e-6), others)

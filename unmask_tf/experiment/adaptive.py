@@ -52,7 +52,7 @@ def adaptive_threat(
 ) -> ThreatModel:
     """The threat model of one cell.
 
-    M alone: one run of steps of 2.5 epsilon / iterations, the last iterate. An attack that knows K: steps of twice that
+    M alone: one run of steps of 2.5 epsilon / iterations, the last iterate. An attack that knows K: steps of thrice that
     length, the best iterate, and a run for each loss; chosen on validation images.
     """
     threat = threat_model(attack, epsilon_255, preset="strong", iterations=iterations)
@@ -60,7 +60,7 @@ def adaptive_threat(
         return replace(threat, iterations=QUERIES) if threat.spec.iterative and "K" in threat.spec.knows else threat
     if "K" not in threat.spec.knows:
         return replace(threat, restarts=1, keep_best=False)
-    return replace(threat, step=2 * threat.step, restarts=restarts)
+    return replace(threat, step=3 * threat.step, restarts=restarts)
 
 
 def adaptive(
