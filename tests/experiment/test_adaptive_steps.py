@@ -125,3 +125,16 @@ def test_a_part_extractor_without_gradients_is_refused(tiny_release, monkeypatch
     detector = replace(profile.part_detector, extractor="colours")
     with pytest.raises(InputError, match="Mask R-CNN"):
         adaptive(replace(run, profile=replace(profile, part_detector=detector)), ["joint"])
+
+
+def test_another_search_gives_attacks_that_know_k_alone_another_key(tiny_release):
+    keys, found = Keys(HashCache(os.devnull)), {}
+    for step in adaptive(tiny_release[0], ("joint", "pgd"), epsilons_255={"linf": (4,)}):
+        if "attack" in step.inputs:
+            attack = step.inputs["attack"]
+            knows = hasattr(attack.settings, "search")
+            assert knows == (step.settings.attack == "joint_linf")
+            if knows:
+                other = replace(attack, settings=replace(attack.settings, search=attack.settings.search + 1))
+                found[step.settings.attack] = keys.of(other) != keys.of(attack)
+    assert found == {"joint_linf": True}
