@@ -108,7 +108,7 @@ def test_an_attack_that_knows_k_runs_as_a_step_and_its_rows_say_so(tiny_release)
     outputs = run_steps([step, step.inputs["base"]], run.folder, crew=InThisProcess())
     rows = read_rows(outputs[step])
     assert rows.header.threat["knows"] == ["K", "M"] and rows.header.threat["preset"] == "adaptive"
-    assert (rows.header.threat["step"], rows.header.threat["restarts"]) == (pytest.approx(5 * 8 / 255 / 2), 2)
+    assert (rows.header.threat["step"], rows.header.threat["restarts"]) == (pytest.approx(7.5 * 8 / 255 / 2), 2)
     assert 0 <= rows.header.threat["best_iteration_median"] <= 4
     assert rows.header.checks["deterministic"] and rows.header.checks["outputs_reproduced"]
     (path,) = run.folder.glob("attack/*joint_linf*.h5")
