@@ -127,7 +127,7 @@ def test_an_attack_that_knows_k_runs_as_a_step_and_its_rows_say_so(tiny_release)
     outputs = run_steps([step, step.inputs["base"]], run.folder, crew=InThisProcess())
     rows = read_rows(outputs[step])
     assert rows.header.threat["knows"] == ["K", "M"] and rows.header.threat["preset"] == "adaptive"
-    assert (rows.header.threat["step"], rows.header.threat["restarts"]) == (pytest.approx(5 * 8 / 255 / 2), 2)
+    assert (rows.header.threat["step"], rows.header.threat["restarts"]) == (pytest.approx(7.5 * 8 / 255 / 2), 2)
     assert 0 <= rows.header.threat["best_iteration_median"] <= 4
     assert rows.header.checks["deterministic"] and rows.header.checks["outputs_reproduced"]
     (path,) = run.folder.glob("attack/*joint_linf*.h5")
@@ -144,3 +144,16 @@ def test_a_part_extractor_without_gradients_is_refused(tiny_release, monkeypatch
     detector = replace(profile.part_detector, extractor="colours")
     with pytest.raises(InputError, match="Mask R-CNN"):
         adaptive(replace(run, profile=replace(profile, part_detector=detector)), ["joint"])
+
+
+def test_another_search_gives_attacks_that_know_k_alone_another_key(tiny_release):
+    keys, found = Keys(HashCache(os.devnull)), {}
+    for step in adaptive(tiny_release[0], ("joint", "pgd"), epsilons_255={"linf": (4,)}):
+        if "attack" in step.inputs:
+            attack = step.inputs["attack"]
+            knows = hasattr(attack.settings, "search")
+            assert knows == (step.settings.attack == "joint_linf")
+            if knows:
+                other = replace(attack, settings=replace(attack.settings, search=attack.settings.search + 1))
+                found[step.settings.attack] = keys.of(other) != keys.of(attack)
+    assert found == {"joint_linf": True}

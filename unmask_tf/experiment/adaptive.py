@@ -52,8 +52,8 @@ def adaptive_threat(
 ) -> ThreatModel:
     """The threat model of one cell.
 
-    M alone: one run of steps of 2.5 epsilon / iterations, the last iterate. An attack that knows K: steps of thrice that
-    length, the best iterate, and a run for each loss; chosen on validation images.
+    M alone: one run of steps of 2.5 epsilon / iterations, the last iterate. An attack that knows K: steps of three
+    times that length, the best iterate, and a run for each loss; chosen on validation images.
     """
     threat = threat_model(attack, epsilon_255, preset="strong", iterations=iterations)
     if not threat.spec.gradient:
