@@ -189,7 +189,12 @@ def test_missing_rows_are_named(rows, tmp_path):
 
 @pytest.mark.parametrize(
     ("block", "tables"),
-    [("adaptive", ["adaptive"]), ("robust", ["adaptive_robust"]), ("checks", ["adaptive_effort", "binarisation"])],
+    [
+        ("adaptive", ["adaptive"]),
+        ("robust", ["adaptive_robust"]),
+        ("training", ["adaptive_robust_training"]),
+        ("checks", ["adaptive_effort", "binarisation"]),
+    ],
 )
 def test_the_documentation_quotes_the_reference_run(block, tables):
     text = (ROOT / "docs" / "adaptive_attacks.md").read_text(encoding="utf-8")
