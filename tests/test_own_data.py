@@ -90,11 +90,11 @@ def test_the_examples_commands_train_k_attack_m_and_make_table_4(mine):
     assert log[-1]["loss"] < log[0]["loss"]
     assert main([*arguments(reproduce, mine), "--workers", "0", "--attacks", "pgd_linf"]) == 0
     results = mine / "results" / "mini"
-    cells = list(csv.DictReader((results / "table4.csv").open()))
-    assert [(row["class_set"], row["attack"], row["n"]) for row in cells] == [
-        ("things", "none", "6"),
-        ("things", "pgd_linf", "6"),
-        ("things", "pgd_linf", "6"),
+    cells = list(csv.DictReader((results / "table4.csv").open(encoding="utf-8")))
+    assert [(row["CS"], row["Attack"], row["n"]) for row in cells] == [
+        ("things", "No attack", "6"),
+        ("things", "PGD-L∞ ε=8", "6"),
+        ("things", "PGD-L∞ ε=16", "6"),
     ]
-    assert all(0 <= float(row[name]) <= 1 for row in cells for name in ("none", "at", "um", "algorithm1"))
+    assert all(0 <= float(row[name]) <= 1 for row in cells for name in ("None", "AT", "UM", "Alg. 1"))
     assert json.loads((results / "rows" / "model_k.json").read_text())["iou_type"] == "bbox"
