@@ -153,6 +153,7 @@ def study(**options: Any) -> None:
 @click.option("--restarts", type=int, help="Runs of an attack that knows K; default: likewise.")
 @click.option("--linf", default="1,2,4,8,16", show_default=True, help="Budgets in 1/255; an empty text: none.")
 @click.option("--l2", default="150,300,600", show_default=True, help="The same in L2.")
+@click.option("--m-recipe", default="none", help="Training of M against attacks: released or madry; default: none.")
 @click.option("--effort", is_flag=True, help="Instead: what more steps and runs gain, on validation images.")
 @click.option("--binarisation", is_flag=True, help="Instead: problems whose solution is known, on validation images.")
 def adaptive(
@@ -161,6 +162,7 @@ def adaptive(
     restarts: int | None,
     linf: str,
     l2: str,
+    m_recipe: str,
     effort: bool,
     binarisation: bool,
     **options: Any,
@@ -168,7 +170,7 @@ def adaptive(
     """The defence against an attacker who knows K: rows, table and curves."""
     from unmask_tf.experiment import adaptive as experiment
     from unmask_tf.experiment.publish import publish, publish_all
-    from unmask_tf.report.adaptive import NAME, ROBUST, adaptive_tables
+    from unmask_tf.report.adaptive import adaptive_tables, bundle_name
     from unmask_tf.report.adaptive_checks import check_tables
     from unmask_tf.report.figures import write_figures
     from unmask_tf.report.results import Results
@@ -184,11 +186,10 @@ def adaptive(
         publish_all(run.folder, "binarisation", [outputs[step] for step in steps])
     if not effort and not binarisation:
         epsilons = {"linf": budgets(linf), "l2": budgets(l2)}
-        efforts = {"iterations": iterations, "restarts": restarts}
-        given = {name: value for name, value in efforts.items() if value is not None}
+        asked = {"iterations": iterations, "restarts": restarts, "recipe": m_recipe}
+        given = {name: value for name, value in asked.items() if value is not None}
         steps = experiment.adaptive(run, comma_list(families), epsilons_255=epsilons, **given)
-        bundle = ROBUST if options["k_preset"] else NAME
-        publish(run.folder, bundle, steps, run_steps(run, options, steps))
+        publish(run.folder, bundle_name(bool(options["k_preset"]), m_recipe), steps, run_steps(run, options, steps))
     results = Results(run.folder)
     made = write_tables(results, {table.name: table for table in (*adaptive_tables(results), *check_tables(results))})
     curves = results.find("adaptive") or results.find("adaptive_effort")

@@ -240,7 +240,7 @@ def row(*values):
 def test_the_rules_by_hand():
     still, done = np.array([False]), np.array([True])
     m, k = row(1, 0), row(0.6, 0.8)
-    assert adaptive.joint(Gradients(m, k, still)).ravel() == pytest.approx([1.6, 0.8])
+    assert adaptive.joint(Gradients(m, k, still)).ravel() == pytest.approx([4.6, 0.8])
     assert adaptive.joint(Gradients(m, k, done)).ravel() == pytest.approx([0.6, 0.8])
     assert adaptive.selective(Gradients(m, k, still)).ravel() == pytest.approx([1, 0])
     assert adaptive.selective(Gradients(m, k, done)).ravel() == pytest.approx([0.6, 0.8])

@@ -35,26 +35,19 @@ def test_every_attack_and_budget_is_answered_by_every_defence(tiny_release):
         (s.settings.defence, s.settings.attack, s.settings.epsilon_255) for s in steps if s.settings.split == "test"
     }
     budgets = [(f"{family}_{norm}", e) for family in FAMILIES for norm, es in EPSILONS_255.items() for e in es]
-    of_at = {("at", "none", 0), *(("at", name, e) for name, e in budgets if name.startswith("pgd"))}
-    assert cells == of_at | {(defence, *cell) for defence in DEFENCES for cell in [("none", 0), *budgets]}
+    assert cells == {(defence, *cell) for defence in DEFENCES for cell in [("none", 0), *budgets]}
     assert [s.settings.split for s in steps].count("val") == 2, "whose scores give the thresholds"
 
 
-def test_an_m_trained_against_attacks_meets_those_on_m_alone(tiny_release):
-    run = tiny_release[0]
-    with_at = replace(run, profile=replace(run.profile, defences=("none", "at", "at_madry", "um", "algorithm1")))
-    cells = {
-        (s.settings.defence, s.settings.attack, s.settings.epsilon_255): s
-        for s in adaptive(with_at, ("joint", "pgd", "parts"), epsilons_255={"linf": (2, 4)})
-    }
-    for defence, recipe in (("at", "released"), ("at_madry", "madry")):
-        own = {key[1:]: step for key, step in cells.items() if key[0] == defence}
-        assert set(own) == {("none", 0), ("pgd_linf", 2), ("pgd_linf", 4)}
-        for step in own.values():
-            assert step.inputs["model"].settings.recipe == recipe
-        attacked = own["pgd_linf", 4].inputs["attack"]
-        assert attacked.inputs["model"].settings.recipe == recipe, "the attack knows the M that it meets"
-        assert attacked.settings.threat == cells["none", "pgd_linf", 4].inputs["attack"].settings.threat
+def test_k_can_stand_beside_an_m_that_was_trained_against_attacks(tiny_release):
+    steps = adaptive(tiny_release[0], ("joint", "parts"), epsilons_255={"linf": (4,)}, recipe="madry")
+    for step in (s for s in steps if s.settings.defence in DEFENCES):
+        asked = step.inputs.get("base", step)
+        assert asked.inputs["model"].settings.recipe == "madry"
+        if "attack" in asked.inputs:
+            assert asked.inputs["attack"].inputs["model"].settings.recipe == "madry", "the attack knows that M"
+    with pytest.raises(InputError, match="recipe"):
+        adaptive(tiny_release[0], ("joint",), recipe="none such")
 
 
 def test_without_names_the_battery_is_run_at_its_own_budgets_among_those_asked_for(tiny_release):
@@ -113,10 +106,10 @@ def test_the_key_of_an_attack_covers_the_k_that_it_knows_and_of_no_other(tiny_re
         fresh = Keys(HashCache(os.devnull))
         attacks = {s.inputs["attack"] for s in adaptive(run, FAMILIES) if "attack" in s.inputs}
         threats = {a: (a.settings.threat.attack, a.settings.threat.epsilon_255) for a in attacks}
-        return {(*threats[a], a.inputs["model"].settings.recipe): fresh.of(a) for a in attacks}
+        return {threats[a]: fresh.of(a) for a in attacks}
 
     before, after = keys(run), keys(replace(run, k_weights=other))
-    assert len(before) == 40 + 8, "M alone is attacked with and without training against attacks"
+    assert len(before) == 40
     assert {cell for cell in before if before[cell] == after[cell]} == {c for c in before if c[0].startswith("pgd")}
 
 

@@ -1,31 +1,36 @@
 """The table of attacks that know K, from rows made by hand."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from made_rows import grid, row_set, write
 
+from unmask_tf.defense.defences import DEFENCES, Case
+from unmask_tf.defense.extract import PartSeen
 from unmask_tf.errors import InputError
+from unmask_tf.experiment.rows import RowSet, frame
 from unmask_tf.files import write_json
 from unmask_tf.report.adaptive import adaptive_tables
 from unmask_tf.report.adaptive_checks import check_tables
-from unmask_tf.report.adaptive_numbers import adaptive_numbers, effort_numbers
+from unmask_tf.report.adaptive_numbers import adaptive_numbers, effort_numbers, threshold_of
 from unmask_tf.report.figures import write_figures
 from unmask_tf.report.results import Results
 from unmask_tf.report.table import markdown
 from unmask_tf.report.tables import write_tables
+from unmask_tf.taxonomy import UNMASK
 
 ROOT = Path(__file__).resolve().parents[2]
 BENIGN_SCORES = [0.1] * 9 + [0.9]
 
 
 def cell(attack, epsilon, scores, m_right, right=5):
-    """UM's and Algorithm 1's answers to ten images, of which M is right on the first `m_right`."""
+    """K's answers to ten images, the first `right` of them right, and M's, the first `m_right` of them right."""
     more = {"scores": scores, "m_right": m_right}
     knows = {"parts": ["K"], "pgd": ["M"]}.get(attack.partition("_")[0], ["K", "M"])
     threat = {"threat": {"iterations": 20, "best_iteration_median": 7.0, "knows": knows}} if attack != "none" else {}
-    return [row_set(defence, attack, epsilon, right, **more, **threat) for defence in ("um", "algorithm1")]
+    return [row_set("um", attack, epsilon, right, **more, **threat)]
 
 
 @pytest.fixture
@@ -42,9 +47,10 @@ def rows():
 
 
 def test_a_robust_k_has_tables_of_its_own(tmp_path, rows):
-    results = Results(tmp_path / "mini", {"adaptive": rows, "adaptive_robust": rows[:-2]})
+    results = Results(tmp_path / "mini", {"adaptive": rows, "adaptive_robust": rows[:-1]})
     tables = {table.name: table for table in adaptive_tables(results)}
-    assert list(tables) == ["adaptive", "adaptive_thresholds", "adaptive_robust", "adaptive_robust_thresholds"]
+    own, robust = ([f"adaptive{name}", f"adaptive{name}_thresholds"] for name in ("", "_robust"))
+    assert list(tables) == [*own, *robust, "adaptive_systems"]
     # Without M alone at 8, and the worst there.
     assert len(tables["adaptive_robust"].rows) == len(tables["adaptive"].rows) - 2
     assert "trained against attacks" in tables["adaptive_robust"].title
@@ -71,28 +77,94 @@ def test_numbers_by_hand(rows):
     assert table.loc["any_linf", 8]["success_50"] == 0.8
 
 
-def test_a_system_stands_beside_an_m_trained_against_attacks_each_under_the_attacks_made_for_it(tmp_path, rows):
-    plain = [row_set("none", a, e, right) for a, e, right in (("none", 0, 10), ("pgd_linf", 4, 10), ("pgd_linf", 8, 9))]
-    at = {"training": {"recipe": "madry", "epsilon_255": 4.0, "epochs": 6}}
-    cells = (("none", 0, 8), ("pgd_linf", 4, 6), ("pgd_linf", 8, 7))
-    trained = [row_set("at_madry", attack, epsilon, right, **at) for attack, epsilon, right in cells]
-    tables = {t.name: t for t in adaptive_tables(Results(tmp_path / "mini", {"adaptive": [*rows, *plain, *trained]}))}
-    assert list(tables) == ["adaptive", "adaptive_thresholds", "adaptive_training"]
-    table = tables["adaptive_training"]
-    assert table.head[3:] == ["Right or flagged", "Alg. 1", "M alone", "AT-Madry"]
-    shown = {row[2]: [round(cell.ours, 6) for cell in row[3:]] for row in table.rows}
-    # Alg. 1's answers are UM's here. By K alone at 4 all are wrong, so at 8 they are too; AT's seven at 8 are six at 4.
+def test_trainings_stand_side_by_side_at_the_budgets_that_all_of_them_met(tmp_path, rows):
+    trained = [
+        row_set("um", "none", 0, 10, split="val", scores=[0.1] * 9 + [0.9], m_right=9),
+        *cell("none", 0, [0.1] * 9 + [0.9], 8, right=9),
+        *cell("joint_linf", 4, [0.05] * 3 + [0.9] * 7, 2, right=6),
+        *cell("pgd_linf", 4, [0.9] * 10, 6),
+        *cell("pgd_linf", 2, [0.9] * 10, 7),
+    ]
+    trained = [RowSet(replace(r.header, training={"recipe": "madry", "epochs": 6}), r.rows) for r in trained]
+    tables = {t.name: t for t in adaptive_tables(Results(tmp_path / "mini", {"adaptive": rows}))}
+    assert "adaptive_systems" not in tables, "nothing to compare"
+    found = Results(tmp_path / "mini", {"adaptive": rows, "adaptive_robust_madry": trained})
+    table = {t.name: t for t in adaptive_tables(found)}["adaptive_systems"]
+    assert table.head[2:5] == ["Budget", "M trained", "K trained"]
+    shown = {tuple(row[2:5]): [round(cell.ours, 6) for cell in row[5:]] for row in table.rows}
+    # At 5 % neither of them may flag any of nine or ten images. Success, right or flagged, Alg. 1, M alone:
     assert shown == {
-        "No attack": [1.0, 0.9, 1.0, 0.8],
-        "L∞ ε=4": [0.0, 0.0, 1.0, 0.6],
-        "L∞ ε=8": [0.0, 0.0, 0.9, 0.6],
+        ("No attack", "-", "-"): [0.0, 1.0, 1.0, 1.0],
+        ("No attack", "AT, 6 epochs", "AT"): [0.2, 0.8, 0.8, 0.8],
+        ("L∞ ε=4", "-", "-"): [1.0, 0.0, 0.0, 0.0],
+        ("L∞ ε=4", "AT, 6 epochs", "AT"): [0.8, 0.2, 0.2, 0.2],
     }
-    assert "AT-Madry of ResNet50 CS3a: ε=4, 6 epochs" in table.notes[0]
+
+
+def test_a_threshold_is_that_of_the_images_that_m_answers_rightly_and_the_system_asks_k_where_it_flags():
+    scores = [0.1] * 20 + [0.2] * 14 + [0.5] + [0.9] * 5
+    made = [
+        # M is wrong on the last five, whose scores say so: they are no false alarms. Of the other 35 at most one may
+        # be flagged.
+        row_set("um", "none", 0, 40, 40, split="val", scores=scores, m_right=35),
+        row_set("um", "none", 0, 40, 40, scores=scores, m_right=35),
+        # Ten images: the first three pass, seven are flagged; M is right on one and K on five.
+        row_set("um", "joint_linf", 4, 5, 40, scores=[0.1] * 3 + [0.8] * 37, m_right=1),
+    ]
+    table = adaptive_numbers(made).set_index(["attack", "epsilon_255"])
+    assert threshold_of(made[0], 0.05) == pytest.approx(0.35)
+    assert table.loc["none", 0]["algorithm1"] == 1.0, "what M gets wrong is flagged, and K answers"
+    joint = table.loc["joint_linf", 4]
+    assert joint["success_5"] == pytest.approx(2 / 40)
+    assert joint["algorithm1"] == pytest.approx(3 / 40), "M's answer of the first, K's of the fourth and the fifth"
+
+
+def test_the_whole_system_is_algorithm_1():
+    """Where M answers all validation images rightly: the numbers' system and the defence say the same."""
+    rng = np.random.default_rng(3)
+    members = UNMASK.members("cs3a")
+    labels = sorted(members)
+    parts = sorted(UNMASK.parts)
+
+    def case(n, m_right, moved=0.0, validation=None):
+        true = [members[i % 3] for i in range(n)]
+        answers = [t if right else members[(members.index(t) + 1) % 3] for t, right in zip(true, m_right, strict=True)]
+        seen = []
+        for name in true:
+            shown = name if rng.random() >= moved else members[(members.index(name) + 1) % 3]
+            expected = sorted(UNMASK.expected(shown))
+            kept = [p for p in expected if rng.random() < 0.8] + [p for p in parts if rng.random() < 0.02]
+            seen.append(dict.fromkeys(kept, PartSeen(0.9, ((0, 0, 4, 4),))))
+        given = Case(
+            images=np.zeros((n, 8, 8, 3), np.float32),
+            model_answers=answers,
+            labels=labels,
+            taxonomy=UNMASK,
+            class_set="cs3a",
+            parts=seen,
+            validation=validation,
+        )
+        return true, given
+
+    def rows_of(true, given, split, attack):
+        um = DEFENCES["um"].answer(given)
+        header = row_set("um", *attack, split=split).header
+        names = [f"{split}/{i}.png" for i in range(len(true))]
+        return RowSet(header, frame(names, true, um.classes, given.model_answers, um.similarity, um.score, None, None))
+
+    validation = case(60, [True] * 60)
+    made = [rows_of(*validation, "val", ("none", 0)), rows_of(*validation, "test", ("none", 0))]
+    true, attacked = case(60, rng.random(60) < 0.3, 0.3, validation[1])
+    whole = DEFENCES["algorithm1"].answer(attacked)
+    numbers = adaptive_numbers([*made, rows_of(true, attacked, "test", ("joint_linf", 4))])
+    expected = np.mean([a == t for a, t in zip(whole.classes, true, strict=True)])
+    assert 0 < whole.flagged.sum() < 60 and 0 < expected < 1
+    assert numbers.set_index("attack").loc["joint_linf", "algorithm1"] == pytest.approx(expected)
 
 
 def test_cells_of_different_images_are_not_joined(rows):
     with pytest.raises(InputError, match="different images"):
-        adaptive_numbers([*rows, *(row_set(d, "joint_linf", 2, 4, 8, scores=[0.1] * 8) for d in ("um", "algorithm1"))])
+        adaptive_numbers([*rows, row_set("um", "joint_linf", 2, 4, 8, scores=[0.1] * 8)])
 
 
 def test_the_plausibility_line_compares_a_budget_with_its_half(rows, tmp_path):
@@ -192,7 +264,7 @@ def test_missing_rows_are_named(rows, tmp_path):
     [
         ("adaptive", ["adaptive"]),
         ("robust", ["adaptive_robust"]),
-        ("training", ["adaptive_robust_training"]),
+        ("systems", ["adaptive_systems"]),
         ("checks", ["adaptive_effort", "binarisation"]),
     ],
 )

@@ -20,10 +20,13 @@ from unmask_tf.attacks.results import gain
 from unmask_tf.attacks.threat_models import ThreatModel
 from unmask_tf.errors import InputError
 
-SEARCH = 2
-"""Which search this is; it stands in the settings of steps, and is raised where attacked images become others."""
+SEARCHES = {"joint": 3, "selective": 2, "orthogonal": 2, "parts": 2, "square": 2}
+"""Which search an attack's is; it stands in the settings of steps, and is raised where attacked images change."""
 M_SLACK = 1.0
 """By how much the target's logit must lead before M has no weight any more."""
+M_WEIGHT = 4.0
+"""How much longer M's gradient is than K's as long as it has weight: at small budgets M is what resists. Chosen among
+1, 2, 4, 8 and 16 on validation images of two M's."""
 MOMENTUM = 0.75
 """Share of the directions so far that a step keeps: the proposals, and with them the gradients, change from step to
 step, and what they have in common is what counts."""
@@ -47,8 +50,8 @@ Rule = Callable[[Gradients], np.ndarray]
 
 
 def joint(g: Gradients) -> np.ndarray:
-    """The sum of both gradients, each as long as the other; M has no weight once it answers the target."""
-    return np.where(_each(g.m_done), 0.0, g.of_m) + g.of_k
+    """The sum of both gradients, M's by `M_WEIGHT` the longer one; M has no weight once it answers the target."""
+    return np.where(_each(g.m_done), 0.0, np.float32(M_WEIGHT) * g.of_m) + g.of_k
 
 
 def selective(g: Gradients) -> np.ndarray:

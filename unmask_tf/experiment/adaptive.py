@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from unmask_tf.attacks import ATTACKS, ThreatModel, threat_model
 from unmask_tf.errors import InputError
-from unmask_tf.experiment.grid import BENIGN, Grid, entry
+from unmask_tf.experiment.grid import BENIGN, Grid
 from unmask_tf.experiment.setup import Run
 from unmask_tf.experiment.step import Step
 
@@ -33,9 +33,8 @@ ITERATIONS = 40
 RESTARTS = 2
 QUERIES = 200
 """Of an attack that asks the whole system and follows no gradient."""
-DEFENCES = ("none", "um", "algorithm1")
-OF_M_ALONE = "pgd"
-"""The attacks that M is given, too, where it was trained against attacks instead of being helped by K."""
+DEFENCES = ("none", "um")
+"""Whose answers the numbers are made of; those of the whole system follow from them and from the threshold."""
 
 STEPS, STARTS = (10, 20, 40, 100, 200, 400), (1, 2, 4)
 """The efforts that are compared: steps of one run, and runs of `STEPS_OF_STARTS` steps."""
@@ -69,10 +68,10 @@ def adaptive(
     iterations: int = ITERATIONS,
     epsilons_255: Budgets = EPSILONS_255,
     restarts: int = RESTARTS,
+    recipe: str = "none",
 ) -> list[Step]:
-    """M's, K's and Algorithm 1's answers, attack by attack: benign validation images (whose scores give thresholds),
-    benign test images, then every attack at every budget. Where the run's defences include adversarial training, the M
-    made by it meets the attacks that know M alone: there is no K that they would have to deceive.
+    """M's and K's answers, attack by attack: benign validation images (whose scores give thresholds), benign test
+    images, then every attack at every budget.
 
     Args:
         run: the run.
@@ -80,21 +79,21 @@ def adaptive(
         iterations: steps of one run of an attack.
         epsilons_255: norm -> budgets in units of 1/255.
         restarts: runs of an attack that knows K.
+        recipe: training of the M that stands beside K: `none` (benign), or a name in `RECIPES`.
 
     Raises:
-        InputError: an unknown attack, no iteration, a negative budget, or a part extractor without gradients.
+        InputError: an unknown attack or recipe, no iteration, a negative budget, or a part extractor without gradients.
     """
     wanted = {family: epsilons_255 for family in families} or {
         family: {norm: [e for e in epsilons_255.get(norm, ()) if e in own] for norm, own in budgets.items()}
         for family, budgets in BATTERY.items()
     }
     cells = [(family, norm, epsilon) for family in wanted for norm, epsilon in _cells(family, wanted[family])]
-    grid, steps = Grid(run), []
+    grid, steps = Grid(run, recipe=recipe), []
     for class_set, architecture in grid.setups:
         setup = class_set, architecture
         steps += [grid.answer(*setup, defence, *BENIGN, split="val") for defence in ("none", "um")]
-        trained = [name for name in run.profile.defences if entry(name).recipe != "none" and not entry(name).parts]
-        steps += [grid.answer(*setup, defence, *BENIGN) for defence in (*DEFENCES, *trained)]
+        steps += [grid.answer(*setup, defence, *BENIGN) for defence in DEFENCES]
         for family, norm, epsilon in cells:
             source = None
             if family == TRANSFER and (source := _other(architecture, run.profile.architectures)) is None:
@@ -104,7 +103,7 @@ def adaptive(
             cell = (f"{family}_{norm}", float(epsilon))
             steps += [
                 grid.answer(*setup, defence, *cell, preset="adaptive", threat=threat, source=source)
-                for defence in (*DEFENCES, *(trained if family == OF_M_ALONE else ()))
+                for defence in DEFENCES
             ]
     return steps
 

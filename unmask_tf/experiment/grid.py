@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from unmask_tf.attacks import ATTACKS, ThreatModel, threat_model
+from unmask_tf.attacks.adaptive import SEARCHES
 from unmask_tf.classifiers import CLASSIFIERS
 from unmask_tf.classifiers.settings import AdversarialTrainingConfig, with_recipe
 from unmask_tf.data.layout import part_files
@@ -35,10 +36,11 @@ class Grid:
     Args:
         run: the run.
         k: instead of the run's K: its weights and settings, for the comparison of two.
+        recipe: training of the M under those defences that do not name one: `none`, or a name in `RECIPES`.
     """
 
-    def __init__(self, run: Run, k: tuple[Path, Mapping[str, Any]] | None = None) -> None:
-        self.run, self.profile, self._k = run, run.profile, k
+    def __init__(self, run: Run, k: tuple[Path, Mapping[str, Any]] | None = None, recipe: str = "none") -> None:
+        self.run, self.profile, self._k, self._recipe = run, run.profile, k, recipe
         for name in ("images", "model", "attacked", "parts", "answer", "train_k", "score_k"):
             setattr(self, name, lru_cache(maxsize=None)(getattr(self, name)))
 
@@ -128,6 +130,7 @@ class Grid:
             "k_config": self.k_config(),
             "parts": self.run.taxonomy.parts,
             "expected": self.expected(class_set),
+            "search": SEARCHES.get(threat.attack.rpartition("_")[0], 1),
         }
         return Step("attack", name, attack.KnowingSettings(**settings), inputs)
 
@@ -258,7 +261,8 @@ class Grid:
             InputError: unknown defence.
         """
         needs, taxonomy = entry(defence), self.run.taxonomy
-        model = self.model(class_set, architecture, needs.recipe, at_epsilon_255)
+        recipe = self._recipe if needs.recipe == "none" else needs.recipe
+        model = self.model(class_set, architecture, recipe, at_epsilon_255)
         files = self.images(class_set, split, limit)
         inputs: dict[str, Any] = {"files": files}
         seen: Step | Files = files
@@ -266,7 +270,7 @@ class Grid:
             kind = preset or self.profile.attack.preset
             if threat is None:
                 threat = threat_model(name, epsilon_255, preset=kind, iterations=self.profile.attack.iterations)
-            attacked = model if source is None else self.model(class_set, source)
+            attacked = model if source is None else self.model(class_set, source, recipe)
             seen = inputs["attack"] = self.attacked(class_set, attacked, threat, split, limit, kind)
         plain = next((d for d, e in DEFENCES.items() if e.recipe == needs.recipe and e.answer is trust), defence)
         if needs.classify or defence == plain:

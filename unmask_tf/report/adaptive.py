@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from unmask_tf.defense.alignment import benign_threshold, detect
+from unmask_tf.defense.alignment import detect
 from unmask_tf.experiment.rows import RowSet
-from unmask_tf.report.adaptive_numbers import RATES, WORST, adaptive_numbers, family_of, norm_of
-from unmask_tf.report.cells import BENIGN, DEFENCES, OWN_M, label, setup_labels
+from unmask_tf.report.adaptive_numbers import RATES, WORST, adaptive_numbers, family_of, norm_of, threshold_of
+from unmask_tf.report.cells import BENIGN, setup_labels
 from unmask_tf.report.drawing import panels, styled
 from unmask_tf.report.results import Results
 from unmask_tf.report.statistics import wilson
 from unmask_tf.report.table import Number, Table, number, span
 
-NAME, ROBUST = "adaptive", "adaptive_robust"
-"""The bundles of the profile's K, and of one in its place (K_PRESET)."""
+NAME = "adaptive"
+BUNDLES = {
+    (robust, recipe): "_".join([NAME, *["robust"] * robust, *([] if recipe == "none" else [recipe])])
+    for recipe in ("none", "released", "madry")
+    for robust in (False, True)
+}
+"""(Another K than the profile's, training of M) -> bundle of rows; `NAME` is that of the profile's K and M."""
+SYSTEMS = "adaptive_systems"
 FAMILIES = {
     "joint": "M and K, joint",
     "selective": "M and K, selective",
@@ -46,13 +53,21 @@ def attack_name(attack: str, epsilon: float) -> str:
 
 
 def adaptive_tables(results: Results) -> list[Table]:
-    """What the attacks reach, and what the thresholds flag of benign images; none where there are no such rows."""
-    tables = []
-    for name, of_k in ((NAME, ""), (ROBUST, ", with a K trained against attacks")):
+    """What the attacks reach, what the thresholds flag of benign images, and trainings side by side; none without such
+    rows."""
+    tables, found = [], {}
+    for (robust, recipe), name in BUNDLES.items():
         if row_sets := results.find(name):
-            tables += [_attacks(row_sets, name, of_k), _thresholds(row_sets, name, of_k)]
-            tables += _beside_training(row_sets, name, of_k)
-    return tables
+            trained = ["K"] * robust + ["M"] * (recipe != "none")
+            of_these = f", {' and '.join(trained)} trained against attacks" if trained else ""
+            tables += [_attacks(row_sets, name, of_these), _thresholds(row_sets, name, of_these)]
+            found[robust, recipe] = row_sets
+    return tables + _systems(found)
+
+
+def bundle_name(robust: bool, recipe: str) -> str:
+    """The bundle of the profile's K, or of another one, beside M's trained by a recipe."""
+    return BUNDLES[robust, recipe]
 
 
 def _attacks(row_sets: Sequence[RowSet], table: str, of_k: str) -> Table:
@@ -116,62 +131,53 @@ def _thresholds(row_sets: Sequence[RowSet], table: str, of_k: str) -> Table:
         if split != "val":
             continue
         for rate in RATES:
-            threshold, measured = benign_threshold(validation.rows["score"].to_numpy(), rate)
+            threshold = threshold_of(validation, rate)
             shown = "none: nothing is flagged" if threshold > 1 else number(threshold, 3)
-            test = detect(scored[("test", *setup)].rows["score"], threshold).mean()
-            flagged = [Number(100 * share, digits=1) for share in (measured, test)]
+            of_m = [r.rows["score"][~r.fooled] for r in (validation, scored[("test", *setup)])]
+            flagged = [Number(100 * np.mean(detect(scores, threshold)), digits=1) for scores in of_m]
             rows.append([*setup_labels(*setup), f"{rate:.0%}", shown, *flagged])
     head = ["M", "CS", "At most", "Threshold", "Flagged, validation (%)", "Flagged, test (%)"]
     title = f"Thresholds and the benign images that they flag{of_k}"
-    return Table(f"{table}_thresholds", title, head, rows, (), table)
+    notes = ("Of the images that M answers rightly; a wrong answer that is flagged is no false alarm.",)
+    return Table(f"{table}_thresholds", title, head, rows, notes, table)
 
 
-def _beside_training(row_sets: Sequence[RowSet], table: str, of_k: str) -> list[Table]:
-    """The whole system under attacks on M and K, beside M's that were trained against attacks, under attacks on M;
-    none without such an M."""
-    trained = [name for name in OWN_M if any(r.header.defence == name for r in row_sets)]
-    if not trained:
+def _systems(bundles: Mapping[tuple[bool, str], Sequence[RowSet]]) -> list[Table]:
+    """M and K with and without training against attacks, side by side, at the budgets that all of them met; none where
+    neither was trained so."""
+    numbers = {key: _by_system(row_sets) for key, row_sets in bundles.items()}
+    setups = set.intersection(*({cell[:2] for cell in found} for found in numbers.values())) if numbers else set()
+    if len(numbers) < 2 or not setups:
         return []
+    common = set.intersection(*(set(found) for found in numbers.values()))
     rows = []
-    for system in adaptive_numbers(row_sets).to_dict("records"):
-        attack, epsilon, setup = system["attack"], system["epsilon_255"], (system["model"], system["class_set"])
-        if attack != "none" and family_of(attack) != WORST:
-            continue
-        shares = [_right_within(row_sets, name, setup, attack, epsilon) for name in ("none", *trained)]
-        if np.isnan(shares).any():
-            continue
-        name = "No attack" if attack == "none" else f"{NORMS.get(norm_of(attack), norm_of(attack))} ε={epsilon:g}"
-        cells = [Number(share, interval=wilson(share, system["n"])) for share in (system["algorithm1"], *shares)]
-        rows.append([*setup_labels(*setup), name, Number(system["reject_5"]), *cells])
-    made = {
-        f"{label(r.header.defence, DEFENCES)} of {' '.join(setup_labels(*r.header.cell[:2]))}: "
-        f"ε={r.header.training['epsilon_255']:g}, {r.header.training['epochs']} epochs"
-        for r in row_sets
-        if r.header.defence in trained
-    }
+    for cell in sorted(common, key=lambda cell: (*cell[:2], [*NORMS].index(cell[2]) if cell[2] else -1, cell[3])):
+        model, class_set, norm, epsilon = cell
+        for (robust, recipe), found in numbers.items():
+            row = found[cell]
+            shares = [Number(row[name], interval=wilson(row[name], row["n"])) for name in ("algorithm1", "right")]
+            trained = [f"AT, {row['epochs']} epochs" if recipe != "none" else "-", "AT" if robust else "-"]
+            names = [*setup_labels(model, class_set), f"{NORMS[norm]} ε={epsilon:g}" if norm else "No attack"]
+            rows.append([*names, *trained, Number(row["success_5"]), Number(row["reject_5"]), *shares])
     notes = (
-        "Each system under the attacks made for it, within the budget: Alg. 1, and right or flagged, in the worst case "
-        "of all attacks; M alone and the M's trained against attacks (AT) where PGD knows them. In brackets Wilson's "
-        f"95 % intervals. {'; '.join(sorted(made))}.",
+        "The worst case of all attacks within the budget, for each system by itself: success (M wrong, not flagged), "
+        "right or flagged, Alg. 1, and M without K. AT: trained against attacks; -: not. In brackets Wilson's 95 % "
+        "intervals.",
     )
-    head = ["M", "CS", "Budget", "Right or flagged", "Alg. 1", "M alone", *(label(name, DEFENCES) for name in trained)]
-    title = f"The whole system beside adversarial training of M{of_k}"
-    return [Table(f"{table}_training", title, head, rows, notes, table)]
+    head = ["M", "CS", "Budget", "M trained", "K trained", "Success, 5 %", "Right or flagged", "Alg. 1", "M alone"]
+    return [Table(SYSTEMS, "Training M, K, or both against attacks", head, rows, notes, SYSTEMS)]
 
 
-def _right_within(
-    row_sets: Sequence[RowSet], defence: str, setup: tuple[str, str], attack: str, epsilon: float
-) -> float:
-    """The share of images that an M answers rightly under every attack on M of that norm within the budget."""
-    against = f"pgd_{norm_of(attack)}"
-    held = [
-        r.right
-        for r in row_sets
-        if (r.header.split, r.header.defence, r.header.cell[:2]) == ("test", defence, setup)
-        and (r.header.attack == "none" if attack == "none" else r.header.attack == against)
-        and r.header.epsilon_255 <= epsilon
-    ]
-    return float(np.logical_and.reduce(held).mean()) if held else float("nan")
+def _by_system(row_sets: Sequence[RowSet]) -> dict[tuple[str, str, str, float], dict[str, Any]]:
+    """(model, class set, norm, budget) -> worst case over all attacks, with the `epochs` of M's training. Without an
+    attack the norm is empty."""
+    epochs = {r.header.cell[:2]: r.header.training.get("epochs", 0) for r in row_sets}
+    found = {}
+    for row in adaptive_numbers(row_sets).to_dict("records"):
+        if row["attack"] == "none" or family_of(row["attack"]) == WORST:
+            norm, setup = "" if row["attack"] == "none" else norm_of(row["attack"]), (row["model"], row["class_set"])
+            found[(*setup, norm, row["epsilon_255"])] = {**row, "right": 1.0 - row["wrong"], "epochs": epochs[setup]}
+    return found
 
 
 @styled

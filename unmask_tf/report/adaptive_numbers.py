@@ -1,7 +1,8 @@
 """Numbers of the attacks that know K, from rows: how often one succeeds, and what the system is still worth.
 
 An attack on an image succeeds where M is wrong and the image is not flagged. Thresholds come from benign validation
-images of the same M and K, at 5 % and 50 % false positives.
+images of the same M and K, at 5 % and 50 % false positives: a false positive is an image that M answers rightly and
+that is flagged all the same, for an M that was trained against attacks errs on many benign images too.
 """
 
 from __future__ import annotations
@@ -33,28 +34,36 @@ def family_of(attack: str) -> str:
 
 
 def threshold_of(validation: RowSet, rate: float) -> float:
-    """The lowest threshold that flags at most that share of the benign images; above 1 where there is none."""
-    return benign_threshold(validation.rows["score"].to_numpy(), rate)[0]
+    """The lowest threshold that flags at most that share of the benign images that M answers rightly; above 1 where
+    there is none.
+
+    Raises:
+        InputError: M answers no image rightly.
+    """
+    scores = validation.rows["score"].to_numpy()[~validation.fooled]
+    if not len(scores):
+        raise InputError(f"M answers no image rightly in {describe(validation.header)}, so there is no threshold.")
+    return benign_threshold(scores, rate)[0]
 
 
 def adaptive_numbers(row_sets: Iterable[RowSet]) -> pd.DataFrame:
     """One row per M, class set, attack and budget.
 
     Columns: `n`; `success_5` and `success_50`: wrong and not flagged at that rate of false positives; `wrong`: M is;
-    `um`, `algorithm1`: accuracies of K alone and of the whole system; `reject_5`: right or flagged; `auc` of the
-    released protocol (NaN where M is never wrong); `median_iteration` of the attack's best iterate. Attack `any` is the
-    worst case: an image counts where any attack of the norm succeeded on it, at that budget or a smaller one, for an
-    image within a budget is within every larger one.
+    `um`, `algorithm1`: accuracies of K alone, and of the whole system at the threshold of 5 %; `reject_5`: right or
+    flagged; `auc` of the released protocol (NaN where M is never wrong); `median_iteration` of the attack's best
+    iterate. Attack `any` is the worst case: an image counts where any attack of the norm succeeded on it, at that
+    budget or a smaller one, for an image within a budget is within every larger one.
 
     Raises:
-        InputError: benign images, or a defence's answers, are missing, or cells are of different images.
+        InputError: benign images, or K's answers, are missing, or cells are of different images.
     """
     by_cell = {(r.header.split, *r.header.cell, r.header.defence): r for r in row_sets}
     found, outcomes = [], {}
     for key in sorted({key[1:5] for key in by_cell if key[0] == "test"}, key=cell_rank):
         model, class_set, attack, epsilon = key
         try:
-            um, whole = by_cell[("test", *key, "um")], by_cell[("test", *key, "algorithm1")]
+            um = by_cell[("test", *key, "um")]
             validation, twins = (by_cell[(split, model, class_set, *BENIGN, "um")] for split in ("val", "test"))
         except KeyError as missing:
             raise InputError(f"the rows of {missing.args[0]} are missing. Run: make adaptive") from missing
@@ -62,7 +71,7 @@ def adaptive_numbers(row_sets: Iterable[RowSet]) -> pd.DataFrame:
             "wrong": um.fooled,
             **{f"success_{100 * rate:g}": _success(um, validation, rate) for rate in RATES},
             "not_um": ~um.right,
-            "not_algorithm1": ~whole.right,
+            "not_algorithm1": np.where(_flagged(um, validation, RATES[0]), ~um.right, um.fooled),
         }
         if attack != "none":
             _same_images(um, twins)
@@ -76,7 +85,12 @@ def adaptive_numbers(row_sets: Iterable[RowSet]) -> pd.DataFrame:
 
 def _success(um: RowSet, validation: RowSet, rate: float) -> np.ndarray:
     """bool (n,): M is wrong, and the image is not flagged."""
-    return um.fooled & ~detect(um.rows["score"], threshold_of(validation, rate))
+    return um.fooled & ~_flagged(um, validation, rate)
+
+
+def _flagged(um: RowSet, validation: RowSet, rate: float) -> np.ndarray:
+    """bool (n,): the image is judged adversarial."""
+    return np.asarray(detect(um.rows["score"], threshold_of(validation, rate)))
 
 
 def _shares(outcome: Mapping[str, np.ndarray]) -> dict[str, float]:

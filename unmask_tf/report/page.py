@@ -53,8 +53,9 @@ _SECTIONS = {
     ),
     "adaptive": (
         "An attacker who knows K",
-        "figure_adaptive adaptive adaptive_thresholds adaptive_training adaptive_robust adaptive_robust_thresholds "
-        "adaptive_robust_training figure_effort adaptive_effort binarisation",
+        "figure_adaptive adaptive adaptive_thresholds adaptive_robust adaptive_robust_thresholds "
+        "adaptive_madry adaptive_madry_thresholds adaptive_robust_madry adaptive_robust_madry_thresholds "
+        "adaptive_systems figure_effort adaptive_effort binarisation",
     ),
     "study": ("The presets of the attacks", "study_means study study_checks"),
 }

@@ -23,6 +23,8 @@ _TARGETS = {
     "line_search": "adversarial-training PROFILE={}",
     "adaptive": "adaptive PROFILE={}",
     "adaptive_robust": "adaptive PROFILE={0} K_PRESET={0}_robust",
+    "adaptive_madry": "adaptive PROFILE={} EXTRA='--m-recipe madry'",
+    "adaptive_robust_madry": "adaptive PROFILE={0} K_PRESET={0}_robust EXTRA='--m-recipe madry'",
     "adaptive_effort": "adaptive PROFILE={} EXTRA=--effort",
     "compare_k": "compare PROFILE={} K_WEIGHTS=file",
     "model_k": "evaluate-k PROFILE={}",

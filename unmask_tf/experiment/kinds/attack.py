@@ -10,7 +10,6 @@ from typing import Any
 import h5py
 
 from unmask_tf.attacks import ATTACKS
-from unmask_tf.attacks.adaptive import SEARCH
 from unmask_tf.attacks.threat_models import ThreatModel
 from unmask_tf.experiment.kinds.shared import forward_cost, load_m
 from unmask_tf.experiment.quiet import quiet_and_deterministic
@@ -51,13 +50,13 @@ class KnowingSettings(Settings):
         k_config: K's settings (`Config.to_dict`).
         parts: the taxonomy's part names, in their order.
         expected: (class, expected parts) in the class set's own order.
-        search: which search it is (`attacks.adaptive.SEARCH`); other attacks' keys do not depend on it.
+        search: which search it is (`attacks.adaptive.SEARCHES`); other attacks' keys do not depend on it.
     """
 
     k_config: Mapping[str, Any]
     parts: tuple[str, ...]
     expected: tuple[tuple[str, tuple[str, ...]], ...]
-    search: int = SEARCH
+    search: int
 
 
 def cost(settings: Settings, inputs: Mapping[str, Any]) -> float:
