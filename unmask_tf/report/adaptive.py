@@ -165,7 +165,7 @@ def _systems(bundles: Mapping[tuple[bool, str], Sequence[RowSet]]) -> list[Table
         "intervals.",
     )
     head = ["M", "CS", "Budget", "M trained", "K trained", "Success, 5 %", "Right or flagged", "Alg. 1", "M alone"]
-    return [Table(SYSTEMS, "Training M, K, or both against attacks", head, rows, notes, SYSTEMS)]
+    return [Table(SYSTEMS, "Training M, K, or both against attacks", head, rows, notes, NAME)]
 
 
 def _by_system(row_sets: Sequence[RowSet]) -> dict[tuple[str, str, str, float], dict[str, Any]]:
@@ -201,5 +201,5 @@ def figure_adaptive(table: pd.DataFrame) -> Figure:
             axis.set(title=f"{' '.join(setup_labels(*setup))}, {NORMS[norm]}", ylim=(-3, 103), xlabel="ε (1/255)")
         axes_row[0].set_ylabel("wrong and not flagged, %")
     handles, labels = grid[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=max(1, min(5, len(labels))), columnspacing=1.2)
+    figure.legend(handles, labels, loc="outside upper center", ncols=max(1, min(4, len(labels))), columnspacing=1.2)
     return figure
