@@ -1,6 +1,6 @@
 """Runs a golden case on the Keras backend that KERAS_BACKEND names, in a process of its own (a backend is chosen once).
 
-KERAS_BACKEND=torch python tests/mrcnn/backend_probe.py network|training out.npz
+KERAS_BACKEND=torch python tests/mrcnn/backend_probe.py network|training|gradient out.npz
 """
 
 import sys
@@ -12,10 +12,13 @@ import golden_files as golden
 import keras
 import numpy as np
 
+from unmask_tf.attacks.part_losses import hinges, soft_jaccard
 from unmask_tf.mrcnn.fast import FastDetector
 from unmask_tf.mrcnn.fit import make_optimizer
+from unmask_tf.mrcnn.graphs import build_inference_model
 from unmask_tf.mrcnn.losses import LOSSES
 from unmask_tf.mrcnn.model import MaskRCNN
+from unmask_tf.mrcnn.part_presence import PartPresence
 from unmask_tf.mrcnn.weights import named_weights, save_weights
 
 
@@ -68,6 +71,25 @@ def training() -> dict[str, np.ndarray]:
     return {"losses": np.array(steps), "names": np.array(list(digests)), "moved": np.array(list(digests.values()))}
 
 
+def gradient() -> dict[str, np.ndarray]:
+    """The cases `square` and `padded`, one by one, attacked through K: losses, margins and gradients by the image."""
+    cases = {case["name"]: case for case in golden.facts()["network"]}
+    config, out = golden.network_config(cases["square"]), {}
+    graph = build_inference_model(config)
+    golden.seed_weights(graph)
+    with tempfile.TemporaryDirectory() as folder:
+        save_weights(graph, Path(folder) / "k.h5")
+        presence = PartPresence(config, Path(folder) / "k.h5", batch_size=1)
+    wanted = np.where(np.arange(config.NUM_CLASSES - 1) % 2, 1.0, -1.0).astype(np.float32)[None]
+    for name in ("square", "padded"):
+        image = golden.picture(cases[name])[None].astype(np.float32) / np.float32(255)
+        for loss in (soft_jaccard, hinges):
+            values, gradients, strongest = presence.gradients(image, loss, wanted)
+            out[f"{name}_{loss.__name__}"], out[f"{name}_{loss.__name__}_gradient"] = values, gradients
+        out[f"{name}_strongest"], out[f"{name}_margins"] = strongest, presence.margins(image)
+    return out
+
+
 if __name__ == "__main__":
-    results = {"network": network, "training": training}[sys.argv[1]]()
+    results = {"network": network, "training": training, "gradient": gradient}[sys.argv[1]]()
     np.savez(sys.argv[2], backend=keras.backend.backend(), **results)

@@ -89,3 +89,15 @@ def test_three_training_steps_are_matterports(backend: str, probe: Callable) -> 
     assert expected["metrics"] == ["loss", *LOSSES]
     np.testing.assert_allclose(out["losses"], np.array(expected["steps"])[:, 1:], rtol=0, atol=1e-4)
     golden.assert_moved_alike("train_steps", "all", dict(zip(out["names"], out["moved"], strict=True)))
+
+
+@pytest.mark.parametrize("name", ["square", "padded"])
+def test_the_gradients_of_an_attack_on_k_are_tensorflows(backend: str, probe: Callable, name: str) -> None:
+    out, expected = probe(backend, "gradient"), probe("tensorflow", "gradient")
+    for key in ("strongest", "margins"):
+        np.testing.assert_allclose(out[f"{name}_{key}"], expected[f"{name}_{key}"], rtol=0, atol=1e-3)
+    for loss in ("soft_jaccard", "hinges"):
+        np.testing.assert_allclose(out[f"{name}_{loss}"], expected[f"{name}_{loss}"], rtol=1e-4)
+        ours, theirs = (found[f"{name}_{loss}_gradient"].ravel() for found in (out, expected))
+        assert np.linalg.norm(theirs) > 0
+        assert np.linalg.norm(ours - theirs) < 0.1 * np.linalg.norm(theirs)  # ReLUs at their kinks differ

@@ -83,7 +83,7 @@ def test_the_gradient_is_that_of_finite_differences(k):
     weight, rng = np.ones((1, 3), np.float32), np.random.RandomState(1)
 
     def loss(canvas):
-        return float(presence._function(total)(canvas, *where, weight)[1][0])
+        return float(presence._function(total)(canvas, *where, weight)[0][0])
 
     gradient = np.asarray(presence._function(total)(molded, *where, weight)[2])
     assert np.abs(gradient).max() > 0

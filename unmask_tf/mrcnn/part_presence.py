@@ -1,4 +1,4 @@
-"""K as a differentiable function of the image (TensorFlow): by how much each part is seen, with the image's gradient.
+"""K as a differentiable function of the image: by how much each part is seen, with the image's gradient.
 
 An image in [0, 1] goes the way the detector's images go: to 8 bits, resized to K's canvas, to 8 bits again. Both
 roundings are passed straight through by the gradient (Bengio et al., 2013). Proposals are selected anew for every image
@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 from scipy import ndimage
 
 from unmask_tf.data.pixels import to_8bit
@@ -24,13 +26,14 @@ from unmask_tf.mrcnn.config import Config
 from unmask_tf.mrcnn.fast import rewrite
 from unmask_tf.mrcnn.graphs import build_inference_model
 from unmask_tf.mrcnn.image import Placement, mold_inputs
+from unmask_tf.mrcnn.input_gradient import compiled, with_gradient
 from unmask_tf.mrcnn.weights import load_weights
 
 ABSENT = -30.0
 """The margin of a proposal that cannot become a detection: its box has no area."""
 
 Loss = Callable[..., Any]
-"""(margins float32 (B, R, P), further tensors (B, ...)) -> losses (B,), by TensorFlow's operations."""
+"""(margins float32 (B, R, P), further tensors (B, ...)) -> losses (B,), by Keras' operations."""
 
 
 class PartPresence:
@@ -52,15 +55,13 @@ class PartPresence:
         batch_size: images per network call; the last batch is padded, so that K compiles once.
 
     Raises:
-        ValueError: Keras does not run on TensorFlow, or `needed` is of another length.
+        ValueError: `needed` is of another length.
         InputError: weights that do not fit.
     """
 
     def __init__(
         self, config: Config, weights: str | Path, needed: Sequence[float] | None = None, batch_size: int = 16
     ) -> None:
-        if keras.backend.backend() != "tensorflow":
-            raise ValueError(f"K's gradients need Keras on TensorFlow, but its backend is {keras.backend.backend()}.")
         parts = config.NUM_CLASSES - 1
         needed = np.zeros(parts) if needed is None else np.asarray(needed, float)
         if needed.shape != (parts,):
@@ -106,7 +107,7 @@ class PartPresence:
         Raises:
             InputError: images that are not in [0, 1].
         """
-        strongest, losses, gradients = self._run(loss, images, arguments)
+        losses, strongest, gradients = self._run(loss, images, arguments)
         return losses, gradients, strongest
 
     def _run(self, loss: Loss | None, images: np.ndarray, arguments: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
@@ -125,51 +126,44 @@ class PartPresence:
             self._anchors[canvas] = normalized_anchors(self.config, canvas)
         anchors = np.repeat(self._anchors[canvas][None], len(molded), axis=0)
         window = box_math.normalize(np.asarray(placement.window), canvas)
-        size = np.array([*pixels.shape[1:3]], np.float32)
-        outputs = [np.asarray(output) for output in self._function(loss)(molded, anchors, window, size, *arguments)]
-        if loss is not None:
-            outputs[2] = pulled_back(outputs[2], placement, (int(size[0]), int(size[1])))
-        return outputs
+        height, width = pixels.shape[1:3]
+        outputs = self._function(loss)(molded, anchors, window, np.array([height, width], np.float32), *arguments)
+        if loss is None:
+            return [outputs]
+        losses, strongest, gradients = outputs
+        return [losses, strongest, pulled_back(gradients, placement, (height, width))]
 
     def _function(self, loss: Loss | None) -> Callable[..., Any]:
-        """The compiled network: margins alone, or the highest margins, the losses and their gradients."""
-        import tensorflow as tf
-
-        def run(molded: Any, anchors: Any, window: Any, size: Any, *arguments: Any) -> Any:
-            if loss is None:
-                return (self._margins(tf, molded, anchors, window, size),)
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(molded)
-                margins = self._margins(tf, molded, anchors, window, size)
-                losses = loss(margins, *arguments)
-            return tf.reduce_max(margins, axis=1), losses, tape.gradient(losses, molded)
-
+        """The network as a function of arrays: the margins alone, or the losses, the highest margins and the gradient."""
         if loss not in self._functions:
-            self._functions[loss] = tf.function(run, jit_compile=False, reduce_retracing=True)
-        function = self._functions[loss]
-        return lambda *inputs: function(*(tf.convert_to_tensor(value) for value in inputs))
+            self._functions[loss] = compiled(self._margins) if loss is None else with_gradient(partial(self._losses, loss))
+        return self._functions[loss]
 
-    def _margins(self, tf: Any, molded: Any, anchors: Any, window: Any, size: Any) -> Any:
+    def _losses(self, loss: Loss, molded: Any, anchors: Any, window: Any, size: Any, *arguments: Any) -> Any:
+        margins = self._margins(molded, anchors, window, size)
+        return loss(margins, *arguments), ops.max(margins, axis=1)
+
+    def _margins(self, molded: Any, anchors: Any, window: Any, size: Any) -> Any:
         rois, logits, deltas = self.network([molded, anchors], training=False)
-        scored = tf.nn.log_softmax(logits)[..., 1:] - self._log_needed
+        scored = ops.log_softmax(logits)[..., 1:] - ops.convert_to_tensor(self._log_needed)
         if self.config.PER_CLASS_DETECTIONS:
             margins = scored
         else:
-            best, second = tf.unstack(tf.math.top_k(logits, 2).values, axis=-1)
-            others = tf.where(logits < best[..., None], best[..., None], second[..., None])
-            margins = tf.minimum((logits - others)[..., 1:], scored)
-        return tf.where(self._has_area(tf, rois, deltas[..., 1:, :], window, size), margins, ABSENT)
+            best, second = ops.unstack(ops.top_k(logits, 2)[0], 2, axis=-1)
+            others = ops.where(logits < best[..., None], best[..., None], second[..., None])
+            margins = ops.minimum((logits - others)[..., 1:], scored)
+        return ops.where(self._has_area(rois, deltas[..., 1:, :], window, size), margins, ABSENT)
 
-    def _has_area(self, tf: Any, rois: Any, deltas: Any, window: Any, size: Any) -> Any:
+    def _has_area(self, rois: Any, deltas: Any, window: Any, size: Any) -> Any:
         """bool (B, R, P): the part's box, clipped and in whole pixels of the image, has an area."""
-        deltas = tf.stop_gradient(deltas) * np.asarray(self.config.BBOX_STD_DEV, np.float32)
-        boxes = box_math.decode_deltas(tf.stop_gradient(rois)[:, :, None], deltas, keras.ops)
-        boxes = box_math.clip(boxes, window, keras.ops)
-        low, span = tf.tile(window[:2], [2]), tf.tile(window[2:] - window[:2], [2])
-        scale, shift = tf.tile(size - 1.0, [2]), np.array([0, 0, 1, 1], np.float32)
-        whole = tf.round((boxes - low) / span * scale + shift)
+        deltas = ops.stop_gradient(deltas) * ops.convert_to_tensor(self.config.BBOX_STD_DEV, "float32")
+        boxes = box_math.decode_deltas(ops.stop_gradient(rois)[:, :, None], deltas, ops)
+        boxes = box_math.clip(boxes, window, ops)
+        low, span = ops.tile(window[:2], [2]), ops.tile(window[2:] - window[:2], [2])
+        scale, shift = ops.tile(size - 1.0, [2]), ops.convert_to_tensor([0, 0, 1, 1], "float32")
+        whole = ops.round((boxes - low) / span * scale + shift)
         found = box_math.area(whole) > 0
-        return tf.logical_and(found, box_math.area(boxes) > 0) if self.config.DROP_EMPTY_ROIS else found
+        return ops.logical_and(found, box_math.area(boxes) > 0) if self.config.DROP_EMPTY_ROIS else found
 
 
 def pulled_back(gradient: np.ndarray, placement: Placement, size: tuple[int, int]) -> np.ndarray:
