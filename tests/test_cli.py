@@ -189,8 +189,8 @@ def test_each_stage_asks_for_its_own_steps(data, tmp_path, asked):
     assert kinds("attack", "--defences", "none,um") == ["attack"] * 2 * 8
     assert kinds("evaluate", "--defences", "none,um") == ["answer"] * 2 * 9  # the data has no annotated images
     assert kinds("study") == ["answer"] * (1 + 4 * 8)
-    # Of each M 2 row sets of benign validation images, and M's and K's answers to benign test images and to 8 budgets an
-    # attack; of the battery 4 attacks have all budgets and 3 have one, and there is no other M to transfer from.
+    # Of each M 2 row sets of benign validation images, and M's and K's answers to benign test images and to 8 budgets
+    # an attack; of the battery 4 attacks have all budgets and 3 have one, and there is no other M to transfer from.
     assert kinds("adaptive") == ["answer"] * (2 + 2 * (1 + 4 * 8 + 3))
     assert kinds("adaptive", "--families", "joint,parts") == ["answer"] * (2 + 2 * (1 + 2 * 8))
     assert kinds("adaptive", "--linf", "8", "--l2", "") == ["answer"] * (2 + 2 * (1 + 4))

@@ -1,7 +1,7 @@
 """Attacks that know K: M is to be wrong, and K is to see the parts that M's wrong answer should have.
 
 Every image is attacked towards every other class of the set, and the worst result is kept. M's gradients come from its
-torch copy and K's from TensorFlow; they meet in pixel space. Iterates are images of 8 bits, because that is what K sees
+torch copy and K's from Keras; they meet in pixel space. Iterates are images of 8 bits, because that is what K sees
 and what a file holds: the perturbation is kept as it is, rounded where M and K look at it, and the gradients pass the
 rounding straight through. Whether an iterate is better than the best one so far is judged by the detector itself.
 """

@@ -26,10 +26,10 @@ class Config:
             its argument `augmentation` instead.
         RARE_SHARE: `train_parts` shows an image oftener if it has a part that less than this share of the images has
             (see `rare_repeats`); None: every image once an epoch.
-        ADVERSARIAL_SHARE, ADVERSARIAL_AFTER, ADVERSARIAL_EPSILON, ADVERSARIAL_BLOCK: `train_parts` attacks this share
+        ADVERSARIAL_SHARE, ADVERSARIAL_AFTER, ADVERSARIAL_EPSILON, ADVERSARIAL_SCALE: `train_parts` attacks this share
             of every batch (mrcnn/adversarial.py) after that many epochs, each image with a budget of up to the third's
-            levels, constant on squares of the fourth's pixels: K's canvas is an enlarged image, and an attacker changes
-            the small one. Share 0: none.
+            levels. K's canvas is an image enlarged by the fourth, and an attacker changes the small one. Share 0: none.
+        ADVERSARIAL_STEPS, ADVERSARIAL_LOSSES: the steps of that attack, and the terms of the loss that it raises.
         PART_SCORES: a trained K carries a score for each part, from which it is believed (see `choose_part_scores`),
             instead of DETECTION_MIN_CONFIDENCE for all.
         MIRRORED_CLASS_IDS: class index -> class index after a left-right flip (a mirrored image shows a car's other
@@ -107,7 +107,9 @@ class Config:
     ADVERSARIAL_SHARE = 0.0
     ADVERSARIAL_AFTER = 0
     ADVERSARIAL_EPSILON = 8.0
-    ADVERSARIAL_BLOCK = 2
+    ADVERSARIAL_SCALE = 2
+    ADVERSARIAL_STEPS = 1
+    ADVERSARIAL_LOSSES: tuple[str, ...] = tuple(LOSS_WEIGHTS)
     PART_SCORES = False
     MIRRORED_CLASS_IDS: dict[int, int] = {}  # noqa: RUF012
     SEED = 100
@@ -136,6 +138,12 @@ class Config:
         if not 0 <= self.ADVERSARIAL_SHARE <= 1:
             raise ValueError(
                 f"ADVERSARIAL_SHARE is {self.ADVERSARIAL_SHARE}. Give a share of a batch's images, 0 to 1."
+            )
+        if self.ADVERSARIAL_STEPS < 1:
+            raise ValueError(f"ADVERSARIAL_STEPS is {self.ADVERSARIAL_STEPS}. Give 1 step or more.")
+        if not self.ADVERSARIAL_LOSSES or set(self.ADVERSARIAL_LOSSES) - set(self.LOSS_WEIGHTS):
+            raise ValueError(
+                f"ADVERSARIAL_LOSSES is {self.ADVERSARIAL_LOSSES}. Name one or more of: {', '.join(self.LOSS_WEIGHTS)}."
             )
 
     @property

@@ -183,3 +183,14 @@ def mold_inputs(images: Sequence[np.ndarray], config: Config) -> tuple[np.ndarra
             "Use IMAGE_RESIZE_MODE 'square', or pass images of one size."
         )
     return np.stack(molded), np.stack(metas), placements
+
+
+def resizing(old: int, new: int) -> np.ndarray:
+    """The matrix (new, old) by which `resize_bilinear` resizes an axis."""
+    return ndimage.zoom(np.eye(old), [new / old, 1], order=1, mode="grid-constant", cval=0.0, grid_mode=True)
+
+
+def along(images: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Images (N, H, W, C) with a matrix (h, H) along their rows and one (w, W) along their columns: (N, h, w, C)."""
+    images = np.tensordot(images, rows, axes=(1, 1))  # (N, W, C, h)
+    return np.tensordot(images, columns, axes=(1, 1)).transpose(0, 2, 3, 1)

@@ -17,7 +17,6 @@ from typing import Any
 import keras
 import numpy as np
 from keras import ops
-from scipy import ndimage
 
 from unmask_tf.data.pixels import to_8bit
 from unmask_tf.mrcnn import boxes as box_math
@@ -25,7 +24,7 @@ from unmask_tf.mrcnn.anchors import normalized_anchors
 from unmask_tf.mrcnn.config import Config
 from unmask_tf.mrcnn.fast import rewrite
 from unmask_tf.mrcnn.graphs import build_inference_model
-from unmask_tf.mrcnn.image import Placement, mold_inputs
+from unmask_tf.mrcnn.image import Placement, along, mold_inputs, resizing
 from unmask_tf.mrcnn.input_gradient import compiled, with_gradient
 from unmask_tf.mrcnn.weights import load_weights
 
@@ -134,9 +133,10 @@ class PartPresence:
         return [losses, strongest, pulled_back(gradients, placement, (height, width))]
 
     def _function(self, loss: Loss | None) -> Callable[..., Any]:
-        """The network as a function of arrays: the margins alone, or the losses, the highest margins and the gradient."""
+        """The network as a function of arrays: the margins alone, or losses, highest margins and gradient."""
         if loss not in self._functions:
-            self._functions[loss] = compiled(self._margins) if loss is None else with_gradient(partial(self._losses, loss))
+            function = compiled(self._margins) if loss is None else with_gradient(partial(self._losses, loss))
+            self._functions[loss] = function
         return self._functions[loss]
 
     def _losses(self, loss: Loss, molded: Any, anchors: Any, window: Any, size: Any, *arguments: Any) -> Any:
@@ -174,12 +174,5 @@ def pulled_back(gradient: np.ndarray, placement: Placement, size: tuple[int, int
     top, left, bottom, right = placement.window
     inner = gradient[:, top:bottom, left:right]
     if placement.scale != 1:
-        rows, columns = (_resizing(old, new) for old, new in zip(size, (bottom - top, right - left), strict=True))
-        inner = np.tensordot(inner, rows, axes=(1, 0))  # (N, W, 3, h)
-        inner = np.tensordot(inner, columns, axes=(1, 0)).transpose(0, 2, 3, 1)  # (N, 3, h, w)
+        inner = along(inner, resizing(size[0], bottom - top).T, resizing(size[1], right - left).T)
     return (255.0 * inner).astype(np.float32)
-
-
-def _resizing(old: int, new: int) -> np.ndarray:
-    """The matrix (new, old) by which `image.resize_bilinear` resizes an axis."""
-    return ndimage.zoom(np.eye(old), [new / old, 1], order=1, mode="grid-constant", cval=0.0, grid_mode=True)
