@@ -15,7 +15,7 @@ from unmask_tf.mrcnn.weights import named_weights, parts_state, save_weights
 
 @pytest.fixture(scope="module")
 def config(tiny_config):
-    return tiny_config(IMAGES_PER_GPU=4, ADVERSARIAL_SHARE=0.5, ADVERSARIAL_EPSILON=8.0, ADVERSARIAL_SCALE=2)
+    return tiny_config(IMAGES_PER_GPU=4, ADVERSARIAL_SHARE=0.5, ADVERSARIAL_EPSILON=8.0, ADVERSARIAL_BLOCK=2)
 
 
 @pytest.fixture(scope="module")

@@ -62,7 +62,7 @@ class AttackedSource:
         """The molded images (B, H, W, 3) of a batch, each changed by up to a budget drawn from [0, ADVERSARIAL_EPSILON]
         levels and in 8-bit form; padding stays as it is."""
         images, mean, config = batch["input_image"], np.asarray(self.config.MEAN_PIXEL, np.float32), self.config
-        pixels, scale = images + mean, config.ADVERSARIAL_SCALE
+        pixels, scale = images + mean, config.ADVERSARIAL_BLOCK
         budgets = rng.uniform(0, config.ADVERSARIAL_EPSILON, (len(images), 1, 1, 1)).astype(np.float32)
         shown = (np.round(pixels) > 0).any(axis=-1, keepdims=True)
         height, width = images.shape[1] // scale, images.shape[2] // scale

@@ -26,9 +26,10 @@ class Config:
             its argument `augmentation` instead.
         RARE_SHARE: `train_parts` shows an image oftener if it has a part that less than this share of the images has
             (see `rare_repeats`); None: every image once an epoch.
-        ADVERSARIAL_SHARE, ADVERSARIAL_AFTER, ADVERSARIAL_EPSILON, ADVERSARIAL_SCALE: `train_parts` attacks this share
+        ADVERSARIAL_SHARE, ADVERSARIAL_AFTER, ADVERSARIAL_EPSILON, ADVERSARIAL_BLOCK: `train_parts` attacks this share
             of every batch (mrcnn/adversarial.py) after that many epochs, each image with a budget of up to the third's
-            levels. K's canvas is an image enlarged by the fourth, and an attacker changes the small one. Share 0: none.
+            levels. K's canvas is an image enlarged by the fourth, and an attacker changes the small one, so one of its
+            pixels is a block of the canvas. Share 0: none.
         ADVERSARIAL_STEPS, ADVERSARIAL_LOSSES: the steps of that attack, and the terms of the loss that it raises.
         PART_SCORES: a trained K carries a score for each part, from which it is believed (see `choose_part_scores`),
             instead of DETECTION_MIN_CONFIDENCE for all.
@@ -107,7 +108,7 @@ class Config:
     ADVERSARIAL_SHARE = 0.0
     ADVERSARIAL_AFTER = 0
     ADVERSARIAL_EPSILON = 8.0
-    ADVERSARIAL_SCALE = 2
+    ADVERSARIAL_BLOCK = 2
     ADVERSARIAL_STEPS = 1
     ADVERSARIAL_LOSSES: tuple[str, ...] = tuple(LOSS_WEIGHTS)
     PART_SCORES = False
@@ -290,7 +291,9 @@ class MiniRobustConfig(MiniConfig):
     """The K of `mini`, trained on against attacks on itself."""
 
     NAME = "mini_robust"
-    ADVERSARIAL_SHARE = 0.5
+    ADVERSARIAL_SHARE = 1.0
+    ADVERSARIAL_STEPS = 3
+    ADVERSARIAL_LOSSES = ("rpn_class_loss", "mrcnn_class_loss")
 
 
 PRESETS: dict[str, type[Config]] = {
