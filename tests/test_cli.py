@@ -191,9 +191,9 @@ def test_each_stage_asks_for_its_own_steps(data, tmp_path, asked):
     assert kinds("study") == ["answer"] * (1 + 4 * 8)
     # Of each M 2 row sets of benign validation images, and M's and K's answers to benign test images and to 8 budgets
     # an attack; of the battery 4 attacks have all budgets and 3 have one, and there is no other M to transfer from.
-    assert kinds("adaptive") == ["answer"] * (2 + 2 * (1 + 4 * 8 + 3))
+    assert kinds("adaptive") == ["answer"] * (2 + 2 * (1 + 4 * 8 + 6))
     assert kinds("adaptive", "--families", "joint,parts") == ["answer"] * (2 + 2 * (1 + 2 * 8))
-    assert kinds("adaptive", "--linf", "8", "--l2", "") == ["answer"] * (2 + 2 * (1 + 4))
+    assert kinds("adaptive", "--linf", "8", "--l2", "") == ["answer"] * (2 + 2 * (1 + 5))
     # Validation images: benign, 2 budgets at 6 numbers of steps and at 2 more of runs, and 4 budgets as it is set up,
     # of which 2 are among those.
     assert kinds("adaptive", "--effort") == ["answer"] * (1 + 2 * 8 + 2)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from attack_modules import OfModule
+from linear_parts import LinearParts
 from PIL import Image
 
 from unmask_tf.attacks import ATTACKS, Norm, Target, ThreatModel, adaptive, part_losses
@@ -15,6 +16,7 @@ from unmask_tf.data.class_images import list_class_images, read_class_images
 from unmask_tf.data.pixels import to_8bit
 from unmask_tf.data.settings import SyntheticConfig
 from unmask_tf.data.synthetic import build_dataset
+from unmask_tf.defense.alignment import margin_scores
 from unmask_tf.defense.unmask import UnMask
 from unmask_tf.defense.white_box import WhiteBox
 from unmask_tf.errors import InputError
@@ -125,6 +127,16 @@ def test_verdicts_of_unmask_from_files_are_the_attack_s_own(target, images, labe
         assert verdict.predicted_class == target.parts.labels[found.logits[number].argmax()]
         assert verdict.predicted_class == target.parts.labels[answers[number]]
         assert verdict.distance == distances[number]
+
+
+def test_by_the_margin_an_attack_keeps_what_leaves_the_own_class_behind(target, images, labels):
+    kept = {}
+    for name in ("joint_linf", "margin_linf"):
+        answers, _, _ = verdicts(target, found := attack(target, images, labels, threat(name, iterations=12)).images)
+        similarity = 1.0 - target.parts.distances(target.parts.seen(to_8bit(found)))
+        kept[name] = np.where(answers != labels, margin_scores(similarity, answers), 2.0)
+    # Both take the same steps, and judge them differently.
+    assert (kept["margin_linf"] <= kept["joint_linf"]).all() and (kept["margin_linf"] < 2.0).any()
 
 
 def test_a_perturbation_leads_k_astray_on_its_own_image_alone(target, images, labels):
@@ -264,6 +276,20 @@ def test_the_losses_by_hand():
     assert float(part_losses.soft_jaccard(proposals, np.ones((1, 1)))[0]) == pytest.approx(0.25)
 
 
+def test_what_is_kept_by_hand():
+    expected = np.array([[1, 1, 0], [0, 1, 1]], bool)
+    image = np.zeros((1, 1, 1, 3), np.float32)
+    # All three parts: distances 1/3 and 1/3. The third alone: 1 and 1/2.
+    seen, logits, at = np.array([[1, 1, 1], [0, 0, 1]], bool), np.array([[0.0, 1.0]] * 2), np.zeros(2, np.int64)
+    for by_margin, values in ((False, [2 / 3, 1 / 2]), (True, [1.0, 1.5])):
+        parts = LinearParts(np.eye(3), np.zeros(3), expected)
+        search = adaptive._Search(parts, object(), image, at[:1], threat(), adaptive.joint, [], by_margin)
+        found, perfect = search._values(at, logits, np.zeros(2), seen)
+        assert found == pytest.approx(values) and not perfect.any()
+        right, _ = search._values(at[:1], np.array([[1.0, 0.0]]), np.array([-1.0]), seen[1:])
+        assert right == pytest.approx([-1 - np.tanh(0.1)]), "M is right: worse than any image that M gets wrong"
+
+
 def test_grey_levels_by_hand():
     clean = np.array([0.0, 100.0, 255.0, 100.0]).reshape(1, 1, 1, 4)
     wish = row(-3, 3, 3, 1.4) / 255
@@ -286,7 +312,7 @@ def test_a_system_without_k_and_images_between_grey_levels_are_refused(target, i
 def test_the_table_says_what_each_attack_knows():
     assert {name: "".join(sorted(ATTACKS[name].knows)) for name in NAMES} == {
         f"{rule}_{norm}": "K" if rule == "parts" else "KM"
-        for rule in ("joint", "selective", "orthogonal", "parts")
+        for rule in ("joint", "margin", "selective", "orthogonal", "parts")
         for norm in ("linf", "l2")
     }
     own = adaptive_attack(adaptive.joint, Norm.L2, ("hinges",))

@@ -16,6 +16,7 @@ from unmask_tf.defense.alignment import (
     detection_pairs,
     detection_scores,
     jaccard,
+    margin_scores,
     operating_point,
     predicted_similarity,
     roc_curve,
@@ -300,6 +301,33 @@ def test_scores_that_make_no_roc_are_refused(function, scores, labels, message):
 
 
 # --- the threshold of benign images --------------------------------------------------------------------------------
+
+
+def test_the_margin_by_hand():
+    table = np.array([[0.5, 0.25, 0.0], [0.0, 0.0, 0.0], [0.2, 0.9, 0.9]])
+    assert margin_scores(table, np.array([0, 1, 2])).tolist() == [-0.25, 0.0, 0.0]
+    assert margin_scores(table, np.array([2, 0, 0])) == pytest.approx([0.5, 0.0, 0.7])
+    with pytest.raises(ValueError, match="at least two"):
+        margin_scores(table[:, :1], np.zeros(3, np.int64))
+    with pytest.raises(ValueError, match="outside"):
+        margin_scores(table, np.array([0, 1, 3]))
+
+
+@given(st.lists(part_sets, min_size=1, max_size=6), st.integers(0, 2))
+def test_the_margin_is_above_0_where_k_answers_another_class(extracted, predicted):
+    members = UNMASK.members("cs3a")
+    similarity = similarities(extracted, UNMASK, members)
+    scores = margin_scores(similarity, np.full(len(extracted), predicted))
+    answers = defend(extracted, UNMASK, "cs3a")
+    assert all(answer != members[predicted] for answer, score in zip(answers, scores, strict=True) if score > 0)
+    assert all(answer in (members[predicted], None) for answer, score in zip(answers, scores, strict=True) if score < 0)
+
+
+def test_a_threshold_of_margins_may_lie_below_0():
+    margins = np.array([-0.75, -0.5, -0.25, -0.125])
+    assert benign_threshold(margins, 0.25) == (-0.1875, 0.25)
+    assert benign_threshold(margins, 1.0) == (-0.75, 1.0)
+    assert benign_threshold(margins, 0.0) == (1.000001, 0.0)
 
 
 @pytest.mark.parametrize(

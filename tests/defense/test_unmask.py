@@ -237,6 +237,26 @@ def test_calibrate_refuses_bad_images_and_what_is_no_rate():
         unmask(*birds(9), threshold=None).calibrate(images(1), 5)
 
 
+def test_by_the_margin_the_class_that_fits_best_counts():
+    # Of bird, dog and person 1/3, 1/12 and 0 are seen. M answers bird, dog and person.
+    seen = [frozenset({"beak", "wing", "tail"})] * 3
+    verdicts = unmask(StubM(0, 1, 2), StubK(*seen), 0.3, by_margin=True).predict(images(3))
+    assert [verdict.margin for verdict in verdicts] == pytest.approx([1 / 12 - 1 / 3, 1 / 3 - 1 / 12, 1 / 3])
+    assert [verdict.adversarial for verdict in verdicts] == [False, False, True]
+    assert [verdict.final_class for verdict in verdicts] == ["bird", "dog", "bird"]
+    assert [verdict.distance for verdict in verdicts] == pytest.approx([2 / 3, 11 / 12, 1.0])
+    by_distance = unmask(StubM(0, 1, 2), StubK(*seen), 0.8).predict(images(3))
+    assert [verdict.margin for verdict in by_distance] == [verdict.margin for verdict in verdicts]
+    assert [verdict.adversarial for verdict in by_distance] == [False, True, True]
+
+
+def test_a_threshold_of_the_margin_is_calibrated_and_may_be_negative():
+    calibrated = unmask(StubM(0, 0), StubK({"beak"}, {"beak", "wing"}), None, by_margin=True).calibrate(images(2), 0.5)
+    assert calibrated.threshold == pytest.approx(-(1 / 9 + 2 / 9) / 2) and calibrated.by_margin
+    with pytest.raises(ValueError, match="margin of -1"):
+        unmask(StubM(0), StubK({"beak"}), -1.5, by_margin=True)
+
+
 def test_predict_without_a_threshold_says_how_to_choose_one():
     with pytest.raises(ValueError, match="calibrate"):
         unmask(*birds(9), threshold=None).predict(images(1))

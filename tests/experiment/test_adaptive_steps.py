@@ -59,7 +59,7 @@ def test_without_names_the_battery_is_run_at_its_own_budgets_among_those_asked_f
     assert not {("square_linf", 8), ("selective_l2", 300), ("transfer_linf", 4)} & everything
     assert cells(epsilons_255={"linf": (8,)}) == {
         ("none", 0),
-        *((f"{f}_linf", 8) for f in ("joint", "pgd", "parts", "noise")),
+        *((f"{f}_linf", 8) for f in ("joint", "margin", "pgd", "parts", "noise")),
     }
 
 
@@ -109,7 +109,7 @@ def test_the_key_of_an_attack_covers_the_k_that_it_knows_and_of_no_other(tiny_re
         return {threats[a]: fresh.of(a) for a in attacks}
 
     before, after = keys(run), keys(replace(run, k_weights=other))
-    assert len(before) == 40
+    assert len(before) == 48
     assert {cell for cell in before if before[cell] == after[cell]} == {c for c in before if c[0].startswith("pgd")}
 
 

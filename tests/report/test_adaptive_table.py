@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from made_rows import grid, row_set, write
 
+from unmask_tf.defense.alignment import jaccard
 from unmask_tf.defense.defences import DEFENCES, Case
 from unmask_tf.defense.extract import PartSeen
 from unmask_tf.errors import InputError
@@ -14,7 +15,7 @@ from unmask_tf.experiment.rows import RowSet, frame
 from unmask_tf.files import write_json
 from unmask_tf.report.adaptive import adaptive_tables
 from unmask_tf.report.adaptive_checks import check_tables
-from unmask_tf.report.adaptive_numbers import adaptive_numbers, effort_numbers, threshold_of
+from unmask_tf.report.adaptive_numbers import adaptive_numbers, effort_numbers, margins, threshold_of
 from unmask_tf.report.figures import write_figures
 from unmask_tf.report.results import Results
 from unmask_tf.report.table import markdown
@@ -77,6 +78,32 @@ def test_numbers_by_hand(rows):
     assert table.loc["any_linf", 8]["success_50"] == 0.8
 
 
+def test_the_margin_s_numbers_by_hand():
+    """Cars have 11 parts and people 13. Those chosen here are of no other class."""
+    car, person = set(UNMASK.classes["car"][4:8]), set(UNMASK.classes["person"][:7])
+    benign = [car] * 39 + [{"wheel"}]
+    attacked = [car | {"ear", "nose", "eye", "foot"}] * 20 + [{"wheel"} | person] * 15 + [set()] * 5
+
+    def of(parts, answer, right, m_right, attack="none", epsilon=0, **more):
+        scores = [1 - jaccard(seen, set(UNMASK.classes[answer])) for seen in parts]
+        return row_set("um", attack, epsilon, right, 40, parts=parts, scores=scores, m_right=m_right, **more)
+
+    made = [
+        of(benign, "car", 40, 40, split="val"),
+        of(benign, "car", 40, 40),
+        of(attacked, "person", 20, 0, "joint_linf", 4),
+    ]
+    assert [r.rows["model_answer"].iloc[0] for r in made] == ["car", "car", "person"]
+    np.testing.assert_allclose(margins(made[1]), [-4 / 11] * 39 + [-1 / 11])
+    np.testing.assert_allclose(margins(made[2]), [4 / 15 - 4 / 17] * 20 + [1 / 18 - 7 / 14] * 15 + [0.0] * 5)
+    # Of forty images two may be flagged, but the others are as one.
+    assert threshold_of(made[0], 0.05, margins) == pytest.approx(-5 / 22)
+    table = adaptive_numbers(made).set_index(["attack", "epsilon_255"]).loc["joint_linf", 4]
+    # 1 - 4/17 is below 1 - 5/22, so that d alone flags the last five only, on which K is wrong, too.
+    assert (table["success_5"], table["algorithm1"]) == (35 / 40, 0.0)
+    assert (table["margin_5"], table["margin_algorithm1"], table["um"]) == (15 / 40, 0.5, 0.5)
+
+
 def test_trainings_stand_side_by_side_at_the_budgets_that_all_of_them_met(tmp_path, rows):
     trained = [
         row_set("um", "none", 0, 10, split="val", scores=[0.1] * 9 + [0.9], m_right=9),
@@ -91,7 +118,8 @@ def test_trainings_stand_side_by_side_at_the_budgets_that_all_of_them_met(tmp_pa
     found = Results(tmp_path / "mini", {"adaptive": rows, "adaptive_robust_madry": trained})
     table = {t.name: t for t in adaptive_tables(found)}["adaptive_systems"]
     assert table.head[2:5] == ["Budget", "M trained", "K trained"]
-    shown = {tuple(row[2:5]): [round(cell.ours, 6) for cell in row[5:]] for row in table.rows}
+    shown = {tuple(row[2:5]): [round(cell.ours, 6) for cell in row[5:9]] for row in table.rows}
+    assert table.head[9:] == ["Success, margin", "Alg. 1, margin"]
     # At 5 % neither of them may flag any of nine or ten images. Success, right or flagged, Alg. 1, M alone:
     assert shown == {
         ("No attack", "-", "-"): [0.0, 1.0, 1.0, 1.0],
@@ -237,8 +265,8 @@ def test_the_tables_say_that_a_threshold_flags_nothing(rows, tmp_path):
     text = markdown(table)
     assert "| ResNet50 | CS3a | M and K, joint, L∞ ε=4 | 1.00 [0.72, 1.00] | 0.60 | 1.00 | 0.50 |" in text
     text = markdown(thresholds)
-    assert "| ResNet50 | CS3a | 5% | none: nothing is flagged | 0.0 | 0.0 |" in text
-    assert "| ResNet50 | CS3a | 50% | 0.500 | 10.0 | 10.0 |" in text
+    assert "| ResNet50 | CS3a | d | 5% | none: nothing is flagged | 0.0 | 0.0 |" in text
+    assert "| ResNet50 | CS3a | d | 50% | 0.500 | 10.0 | 10.0 |" in text
 
 
 def test_tables_and_figure_are_written_the_same_every_time(rows, tmp_path):

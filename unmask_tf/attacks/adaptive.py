@@ -20,7 +20,7 @@ from unmask_tf.attacks.results import gain
 from unmask_tf.attacks.threat_models import ThreatModel
 from unmask_tf.errors import InputError
 
-SEARCHES = {"joint": 3, "selective": 2, "orthogonal": 2, "parts": 2, "square": 2}
+SEARCHES = {"joint": 3, "margin": 3, "selective": 2, "orthogonal": 2, "parts": 2, "square": 2}
 """Which search an attack's is; it stands in the settings of steps, and is raised where attacked images change."""
 M_SLACK = 1.0
 """By how much the target's logit must lead before M has no weight any more."""
@@ -77,10 +77,13 @@ class Adaptive:
     Attributes:
         rule: from both gradients to a direction of descent.
         losses: names of functions of `part_losses`; the runs of an attack take turns.
+        by_margin: what is kept is what a detector by the margin between the classes believes most
+            (`alignment.margin_scores`), not one by the distance d.
     """
 
     rule: Rule
     losses: tuple[str, ...] = ("soft_jaccard", "hinges")
+    by_margin: bool = False
 
     def __call__(
         self, target: Target, images: np.ndarray, labels: np.ndarray, budget: ThreatModel, seed: int, ids: Sequence[str]
@@ -95,20 +98,23 @@ class Adaptive:
             raise ValueError("an attack on a class set needs at least two classes.")
         losses = [getattr(part_losses, name) for name in self.losses]
         module = None if self.rule is parts_alone else target.module
-        return _Search(parts, module, images, labels, budget, self.rule, losses).run(seed, ids)
+        return _Search(parts, module, images, labels, budget, self.rule, losses, self.by_margin).run(seed, ids)
 
 
-def adaptive_attack(rule: Rule, norm: Norm, losses: tuple[str, ...] = ("soft_jaccard", "hinges")) -> Attack:
+def adaptive_attack(
+    rule: Rule, norm: Norm, losses: tuple[str, ...] = ("soft_jaccard", "hinges"), by_margin: bool = False
+) -> Attack:
     """An entry for a rule of descent."""
     knows = frozenset({"K"} if rule is parts_alone else {"M", "K"})
-    return Attack(norm=norm, knows=knows, run=Adaptive(rule, losses), gradient=True, random_start=True)
+    return Attack(norm=norm, knows=knows, run=Adaptive(rule, losses, by_margin), gradient=True, random_start=True)
 
 
 ATTACKS.update(
     {
-        f"{name}_{norm.value}": adaptive_attack(rule, norm)
+        f"{name}_{norm.value}": adaptive_attack(rule, norm, by_margin=name == "margin")
         for name, rule in (
             ("joint", joint),
+            ("margin", joint),
             ("selective", selective),
             ("orthogonal", orthogonal),
             ("parts", parts_alone),
@@ -130,8 +136,10 @@ class _Search:
         budget: ThreatModel,
         rule: Rule,
         losses: Sequence[Callable[..., Any]],
+        by_margin: bool,
     ) -> None:
         self.parts, self.module, self.budget, self.rule, self.losses = parts, module, budget, rule, losses
+        self.by_margin = by_margin
         self.clean, self.labels = images, np.asarray(labels)
         self.levels = whole_levels(images)
         n, classes = len(images), len(parts.expected)
@@ -232,20 +240,24 @@ class _Search:
     ) -> tuple[np.ndarray, np.ndarray]:
         """How good iterates are, higher is better, and whether nothing is left to gain.
 
-        Of those that M gets wrong, the one with the lowest distance d counts most; M right counts less than any. Where
-        only K is attacked, UnMask's own answer takes the place of M's.
+        Of those that M gets wrong, the one with the lowest distance d, or the lowest margin, counts most; M right
+        counts less than any. Where only K is attacked, UnMask's own answer takes the place of M's.
         """
         distances, labels = self.parts.distances(seen), self.labels[rows]
-        at = np.arange(len(rows))
         if logits is None:
-            fit = self.parts.best_fit(seen)
-            rest = distances.copy()
-            rest[at, labels] = np.inf
-            further = distances[at, labels] - rest.min(axis=1)
-            return np.where(fit != labels, 2.0, 0.0) + further, further >= 1.0
+            further = _margins(distances, labels)
+            return np.where(self.parts.best_fit(seen) != labels, 2.0, 0.0) + further, further >= 1.0
         answers = logits.argmax(axis=1)
-        wrong, distance = answers != labels, distances[at, answers]
-        return np.where(wrong, 1.0 - distance, -1.0 + np.tanh(0.1 * np.minimum(lead, 0.0))), wrong & (distance == 0.0)
+        wrong, distance = answers != labels, distances[np.arange(len(rows)), answers]
+        score = _margins(distances, answers) if self.by_margin else distance
+        return np.where(wrong, 1.0 - score, -1.0 + np.tanh(0.1 * np.minimum(lead, 0.0))), wrong & (distance == 0.0)
+
+
+def _margins(distances: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """By how much a class's distance is above the least of another's: (N, C), (N,) -> float64 (N,)."""
+    at, rest = np.arange(len(classes)), distances.copy()
+    rest[at, classes] = np.inf
+    return distances[at, classes] - rest.min(axis=1)
 
 
 def _each(values: np.ndarray) -> np.ndarray:

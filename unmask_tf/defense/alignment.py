@@ -97,11 +97,35 @@ def detection_scores(similarity: np.ndarray) -> np.ndarray:
     return 1.0 - similarity
 
 
+def margin_scores(similarity: np.ndarray, predictions: np.ndarray) -> np.ndarray:
+    """How much better another class fits than M's: max_{c != M(x)} JS(V[c], f_r) - JS(V[M(x)], f_r).
+
+    Another score for the detector than d, not the paper's: high is suspicious, and above 0 K's answer is not M's. To
+    pass, an attacker has to take the true class's parts away, where d asks for some parts of the wrong class alone.
+
+    Args:
+        similarity: float (N, C) of `similarities`, at least two classes.
+        predictions: int (N,), M's class as a column index.
+
+    Returns:
+        float64 (N,) in [-1, 1].
+
+    Raises:
+        ValueError: as in `predicted_similarity`, or there is one class alone.
+    """
+    own = predicted_similarity(similarity, predictions)
+    others = np.array(similarity, np.float64)
+    if others.shape[1] < 2:
+        raise ValueError("a margin is that to another class, and there is only one. Name at least two classes.")
+    others[np.arange(len(own)), predictions] = -np.inf
+    return others.max(axis=1) - own
+
+
 def detect(scores: np.ndarray, threshold: float) -> np.ndarray:
     """True where the image is judged adversarial: d >= t (Algorithm 1; step 3 of the text prints the reverse).
 
     Args:
-        scores: distances d, float, any shape.
+        scores: distances d, or margins, float, any shape.
         threshold: t.
 
     Returns:
@@ -200,12 +224,13 @@ def benign_threshold(scores: np.ndarray, max_fpr: float) -> tuple[float, float]:
     """The lowest threshold t at which `detect` flags at most a share `max_fpr` of benign images.
 
     Args:
-        scores: distances d of benign images, float (N,) in [0, 1], N >= 1.
+        scores: distances d (in [0, 1]) or margins (in [-1, 1]) of benign images, float (N,), N >= 1.
         max_fpr: in [0, 1].
 
     Returns:
-        t, halfway between the highest score that passes (0 where none does) and the lowest that is flagged, and the
-        share of `scores` that it flags. Where none may be flagged, t lies above every score and above 1.
+        t, halfway between the highest score that passes and the lowest that is flagged (where none passes: half the
+        lowest score, or a negative one itself), and the share of `scores` that it flags. Where none may be flagged, t
+        lies above every score and above 1.
 
     Raises:
         ValueError: no scores, one that is not a number, or a rate outside [0, 1].
@@ -221,7 +246,7 @@ def benign_threshold(scores: np.ndarray, max_fpr: float) -> tuple[float, float]:
     if not len(allowed):
         return float(max(levels[-1], 1.0) + 1e-6), 0.0
     first = int(allowed[0])
-    below = levels[first - 1] if first else 0.0
+    below = levels[first - 1] if first else min(0.0, levels[0])
     return float((levels[first] + below) / 2), float(rates[first])
 
 

@@ -14,6 +14,7 @@ from unmask_tf.defense.alignment import (
     best_fit,
     detect,
     detection_scores,
+    margin_scores,
     predicted_similarity,
     similarities,
 )
@@ -34,7 +35,7 @@ class Verdict:
         expected_parts: f_e = V[y].
         similarity: s = JS(f_r, f_e), in [0, 1].
         distance: d = 1 - s.
-        adversarial: d >= t.
+        adversarial: d >= t; or the margin is, where the detector goes by it.
         final_class: M's class where the image is judged benign, else the best-fitting class; None where the image
             is judged adversarial and no class of the set shares a part with it.
         scores: JS(f_r, V[c]) per class, in the class set's order.
@@ -51,6 +52,12 @@ class Verdict:
     scores: Mapping[str, float]
     extraction: Extraction = field(default_factory=dict, compare=False)
 
+    @property
+    def margin(self) -> float:
+        """How much better another class fits than M's (`alignment.margin_scores`); -1 where there is no other."""
+        others = [fit for name, fit in self.scores.items() if name != self.predicted_class]
+        return max(others) - self.similarity if others else -1.0
+
 
 @dataclass(frozen=True)
 class UnMask:
@@ -65,10 +72,12 @@ class UnMask:
         class_set: M's classes; their order in the taxonomy decides ties.
         threshold: t >= 0; an image at distance t or more is judged adversarial. Above 1, none is. None: not chosen yet.
         batch_size: M is given at most this many images at a time.
+        by_margin: the detector goes by the margin to the class that fits best, not by d, and t is a margin, -1 or more.
+            It is not the paper's; an attacker who knows K has a harder time with it.
 
     Raises:
         InputError: the taxonomy has no such class set.
-        ValueError: the threshold is negative or NaN, or the batch size is below 1.
+        ValueError: the threshold is NaN or below what it may be, or the batch size is below 1.
     """
 
     classifier: Callable[[np.ndarray], Any]
@@ -77,11 +86,13 @@ class UnMask:
     class_set: str
     threshold: float | None = None
     batch_size: int = 32
+    by_margin: bool = False
 
     def __post_init__(self) -> None:
         self.taxonomy.members(self.class_set)
-        if self.threshold is not None and not self.threshold >= 0:
-            raise ValueError(f"threshold is {self.threshold}. Give a distance of 0 or more.")
+        least, what = (-1, "margin") if self.by_margin else (0, "distance")
+        if self.threshold is not None and not self.threshold >= least:
+            raise ValueError(f"threshold is {self.threshold}. Give a {what} of {least} or more.")
         if self.batch_size < 1:
             raise ValueError(f"batch_size is {self.batch_size}. Give 1 or more.")
 
@@ -99,8 +110,8 @@ class UnMask:
         Raises:
             InputError, ValueError: as `predict`; ValueError: `max_fpr` is not a rate.
         """
-        _, _, _, distance = self._aligned(images)
-        return replace(self, threshold=benign_threshold(distance, max_fpr)[0])
+        _, _, _, score = self._aligned(images)
+        return replace(self, threshold=benign_threshold(score, max_fpr)[0])
 
     def predict(self, images: np.ndarray) -> list[Verdict]:
         """Runs Algorithm 1.
@@ -119,15 +130,16 @@ class UnMask:
         """
         if self.threshold is None:
             raise ValueError("UnMask has no threshold yet. Choose one: unmask = unmask.calibrate(benign_images)")
-        predicted, found, fit, distance = self._aligned(images)
+        predicted, found, fit, score = self._aligned(images)
         members = self.taxonomy.members(self.class_set)
-        adversarial = detect(distance, self.threshold)
+        own = fit[np.arange(len(fit)), [members.index(name) for name in predicted]]
+        distance, adversarial = detection_scores(own), detect(score, self.threshold)
         return [
             Verdict(
                 predicted_class=predicted[i],
                 extracted_parts=frozenset(found[i]),
                 expected_parts=self.taxonomy.expected(predicted[i]),
-                similarity=float(fit[i, members.index(predicted[i])]),
+                similarity=float(own[i]),
                 distance=float(distance[i]),
                 adversarial=bool(adversarial[i]),
                 final_class=best if adversarial[i] else predicted[i],
@@ -138,7 +150,7 @@ class UnMask:
         ]
 
     def _aligned(self, images: np.ndarray) -> tuple[list[str], list[Extraction], np.ndarray, np.ndarray]:
-        """M's classes, what K sees, JS(f_r, V[c]) per class of the set (N, C), and the distances d (N,)."""
+        """M's classes, what K sees, JS(f_r, V[c]) per class of the set (N, C), and the detector's scores (N,)."""
         for_m, for_k = _checked_images(images)
         labels, members = self.taxonomy.labels(self.class_set), self.taxonomy.members(self.class_set)
         predicted = [labels[label] for label in self._classify(for_m, len(labels))]
@@ -146,8 +158,10 @@ class UnMask:
         if len(found) != len(for_k):
             raise ValueError(f"the extractor returned {len(found)} part sets for {len(for_k)} images.")
         fit = similarities([frozenset(parts) for parts in found], self.taxonomy, members)
-        similarity = predicted_similarity(fit, np.array([members.index(name) for name in predicted]))
-        return predicted, found, fit, detection_scores(similarity)
+        answers = np.array([members.index(name) for name in predicted])
+        if self.by_margin:
+            return predicted, found, fit, margin_scores(fit, answers)
+        return predicted, found, fit, detection_scores(predicted_similarity(fit, answers))
 
     def _classify(self, images: np.ndarray, classes: int) -> np.ndarray:
         """M's label per image, int64 (N,)."""

@@ -20,12 +20,13 @@ Budgets = Mapping[str, Sequence[float]]
 """Norm -> budgets in units of 1/255."""
 
 EPSILONS_255: Mapping[str, tuple[float, ...]] = {"linf": (1, 2, 4, 8, 16), "l2": (150, 300, 600)}
-FAMILIES = ("joint", "pgd", "parts", "selective", "orthogonal")
-"""Both; M alone, as the paper; K alone; and two other ways to follow both."""
+FAMILIES = ("joint", "margin", "pgd", "parts", "selective", "orthogonal")
+"""Both; both, against a detector by the margin; M alone, as the paper; K alone; and two other ways to follow both."""
 TRANSFER = "transfer"
 """The joint attack on another M and the same K: its images are given to this M."""
 BATTERY: Mapping[str, Budgets] = {
     **{family: EPSILONS_255 for family in ("joint", "pgd", "parts", "noise", TRANSFER)},
+    "margin": {"linf": (2, 4, 8)},
     **{family: {"linf": (4,)} for family in ("selective", "orthogonal", "square")},
 }
 """What is run where no attacks are named: at all budgets, or at those where attacks differ."""

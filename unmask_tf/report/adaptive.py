@@ -11,7 +11,16 @@ from matplotlib.figure import Figure
 
 from unmask_tf.defense.alignment import detect
 from unmask_tf.experiment.rows import RowSet
-from unmask_tf.report.adaptive_numbers import RATES, WORST, adaptive_numbers, family_of, norm_of, threshold_of
+from unmask_tf.report.adaptive_numbers import (
+    RATES,
+    WORST,
+    adaptive_numbers,
+    distances,
+    family_of,
+    margins,
+    norm_of,
+    threshold_of,
+)
 from unmask_tf.report.cells import BENIGN, setup_labels
 from unmask_tf.report.drawing import panels, styled
 from unmask_tf.report.results import Results
@@ -28,6 +37,7 @@ BUNDLES = {
 SYSTEMS = "adaptive_systems"
 FAMILIES = {
     "joint": "M and K, joint",
+    "margin": "M and K, joint, by the margin",
     "selective": "M and K, selective",
     "orthogonal": "M and K, orthogonal",
     "transfer": "another M and K, joint",
@@ -39,8 +49,21 @@ FAMILIES = {
     "noise": "random noise",
     WORST: "the worst of all",
 }
+MARGIN = {"margin_5": "Success, margin", "margin_algorithm1": "Alg. 1, margin"}
 NORMS = {"linf": "L∞", "l2": "L2"}
-COLOURS = ("#D55E00", "#E69F00", "#CC79A7", "#882255", "#009E73", "#0072B2", "#56B4E9", "#332288", "#999933", "#777777")
+COLOURS = (
+    "#D55E00",
+    "#44AA99",
+    "#E69F00",
+    "#CC79A7",
+    "#882255",
+    "#009E73",
+    "#0072B2",
+    "#56B4E9",
+    "#332288",
+    "#999933",
+    "#777777",
+)
 _LINES = dict(zip(FAMILIES, COLOURS, strict=False))
 
 
@@ -80,6 +103,7 @@ def _attacks(row_sets: Sequence[RowSet], table: str, of_k: str) -> Table:
         names = [*setup_labels(row["model"], row["class_set"]), attack_name(row["attack"], row["epsilon_255"])]
         shares = [Number(row["success_5"], interval=wilson(row["success_5"], row["n"]))]
         shares += [Number(row[name]) for name in ("success_50", "wrong", "um", "algorithm1", "reject_5", "auc")]
+        shares += [Number(row[name]) for name in MARGIN]
         rows.append([*names, *shares, Number(row["median_iteration"], digits=0)])
     sizes = span(r.n for r in row_sets if r.header.split == "test")
     steps = span(r.header.threat["iterations"] for r in row_sets if "K" in r.header.threat.get("knows", ()))
@@ -89,12 +113,13 @@ def _attacks(row_sets: Sequence[RowSet], table: str, of_k: str) -> Table:
         "accuracies: of K alone, and of the whole system; right or flagged is that of a system that may refuse. AUC: "
         "the attacked images that M gets wrong against their benign twins. Steps: the median after which the image "
         f"that was kept was found, all runs counted; a run has {steps}. The worst of all counts an image where any of "
-        "the attacks succeeded on it, within the budget or a smaller one.",
+        "the attacks succeeded on it, within the budget or a smaller one. By the margin: success at 5 %, and Alg. 1, "
+        "of a detector that asks how much better another class fits than M's, instead of how well M's fits.",
         *_plausible(numbers),
     )
     head = ["M", "CS", "Attack", "Success, 5 %", "Success, 50 %", "M wrong", "UM", "Alg. 1", "Right or flagged"]
     title = f"UnMask against an attacker who knows K{of_k}"
-    return Table(table, title, [*head, "AUC", "Steps"], rows, notes, table)
+    return Table(table, title, [*head, "AUC", *MARGIN.values(), "Steps"], rows, notes, table)
 
 
 def _plausible(numbers: pd.DataFrame) -> list[str]:
@@ -130,13 +155,13 @@ def _thresholds(row_sets: Sequence[RowSet], table: str, of_k: str) -> Table:
     for (split, *setup), validation in scored.items():
         if split != "val":
             continue
-        for rate in RATES:
-            threshold = threshold_of(validation, rate)
+        for name, scores_of, rate in [("d", distances, rate) for rate in RATES] + [("margin", margins, RATES[0])]:
+            threshold = threshold_of(validation, rate, scores_of)
             shown = "none: nothing is flagged" if threshold > 1 else number(threshold, 3)
-            of_m = [r.rows["score"][~r.fooled] for r in (validation, scored[("test", *setup)])]
+            of_m = [scores_of(r)[~r.fooled] for r in (validation, scored[("test", *setup)])]
             flagged = [Number(100 * np.mean(detect(scores, threshold)), digits=1) for scores in of_m]
-            rows.append([*setup_labels(*setup), f"{rate:.0%}", shown, *flagged])
-    head = ["M", "CS", "At most", "Threshold", "Flagged, validation (%)", "Flagged, test (%)"]
+            rows.append([*setup_labels(*setup), name, f"{rate:.0%}", shown, *flagged])
+    head = ["M", "CS", "Score", "At most", "Threshold", "Flagged, validation (%)", "Flagged, test (%)"]
     title = f"Thresholds and the benign images that they flag{of_k}"
     notes = ("Of the images that M answers rightly; a wrong answer that is flagged is no false alarm.",)
     return Table(f"{table}_thresholds", title, head, rows, notes, table)
@@ -158,13 +183,15 @@ def _systems(bundles: Mapping[tuple[bool, str], Sequence[RowSet]]) -> list[Table
             shares = [Number(row[name], interval=wilson(row[name], row["n"])) for name in ("algorithm1", "right")]
             trained = [f"AT, {row['epochs']} epochs" if recipe != "none" else "-", "AT" if robust else "-"]
             names = [*setup_labels(model, class_set), f"{NORMS[norm]} ε={epsilon:g}" if norm else "No attack"]
-            rows.append([*names, *trained, Number(row["success_5"]), Number(row["reject_5"]), *shares])
+            by_margin = [Number(row[name]) for name in MARGIN]
+            rows.append([*names, *trained, Number(row["success_5"]), Number(row["reject_5"]), *shares, *by_margin])
     notes = (
         "The worst case of all attacks within the budget, for each system by itself: success (M wrong, not flagged), "
-        "right or flagged, Alg. 1, and M without K. AT: trained against attacks; -: not. In brackets Wilson's 95 % "
-        "intervals.",
+        "right or flagged, Alg. 1, and M without K; at the end success and Alg. 1 by the margin. AT: trained against "
+        "attacks; -: not. In brackets Wilson's 95 % intervals.",
     )
     head = ["M", "CS", "Budget", "M trained", "K trained", "Success, 5 %", "Right or flagged", "Alg. 1", "M alone"]
+    head += MARGIN.values()
     return [Table(SYSTEMS, "Training M, K, or both against attacks", head, rows, notes, NAME)]
 
 

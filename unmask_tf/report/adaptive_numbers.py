@@ -3,16 +3,19 @@
 An attack on an image succeeds where M is wrong and the image is not flagged. Thresholds come from benign validation
 images of the same M and K, at 5 % and 50 % false positives: a false positive is an image that M answers rightly and
 that is flagged all the same, for an M that was trained against attacks errs on many benign images too.
+
+Beside the paper's detector, by the distance d to M's class, stands one by the margin to the class that fits best
+(`alignment.margin_scores`): it needs the parts alone, which the rows hold.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
-from unmask_tf.defense.alignment import auc, benign_threshold, detect, detection_pairs
+from unmask_tf.defense.alignment import auc, benign_threshold, detect, detection_pairs, jaccard, margin_scores
 from unmask_tf.errors import InputError
 from unmask_tf.experiment.rows import RowSet, describe
 from unmask_tf.report.cells import BENIGN, cell_rank
@@ -33,14 +36,32 @@ def family_of(attack: str) -> str:
     return attack.rpartition("_")[0]
 
 
-def threshold_of(validation: RowSet, rate: float) -> float:
+def distances(row_set: RowSet) -> np.ndarray:
+    """The paper's scores d of the images, float (n,)."""
+    return row_set.rows["score"].to_numpy()
+
+
+def margins(row_set: RowSet) -> np.ndarray:
+    """Margins of the images (`alignment.margin_scores`), float64 (n,), from their parts."""
+    classes = list(row_set.header.classes)
+    expected = [frozenset(row_set.header.classes[name]) for name in classes]
+    seen = [frozenset(text.split()) if isinstance(text, str) else frozenset() for text in row_set.rows["parts"]]
+    similarity = np.array([[jaccard(parts, of_class) for of_class in expected] for parts in seen])
+    return margin_scores(similarity, np.array([classes.index(name) for name in row_set.rows["model_answer"]], np.int64))
+
+
+Scores = Callable[[RowSet], np.ndarray]
+"""What a detector goes by: `distances` or `margins`."""
+
+
+def threshold_of(validation: RowSet, rate: float, scores_of: Scores = distances) -> float:
     """The lowest threshold that flags at most that share of the benign images that M answers rightly; above 1 where
     there is none.
 
     Raises:
         InputError: M answers no image rightly.
     """
-    scores = validation.rows["score"].to_numpy()[~validation.fooled]
+    scores = scores_of(validation)[~validation.fooled]
     if not len(scores):
         raise InputError(f"M answers no image rightly in {describe(validation.header)}, so there is no threshold.")
     return benign_threshold(scores, rate)[0]
@@ -51,7 +72,8 @@ def adaptive_numbers(row_sets: Iterable[RowSet]) -> pd.DataFrame:
 
     Columns: `n`; `success_5` and `success_50`: wrong and not flagged at that rate of false positives; `wrong`: M is;
     `um`, `algorithm1`: accuracies of K alone, and of the whole system at the threshold of 5 %; `reject_5`: right or
-    flagged; `auc` of the released protocol (NaN where M is never wrong); `median_iteration` of the attack's best
+    flagged; `margin_5` and `margin_algorithm1`: success and whole system, by the margin instead of d; `auc` of the
+    released protocol (NaN where M is never wrong); `median_iteration` of the attack's best
     iterate. Attack `any` is the worst case: an image counts where any attack of the norm succeeded on it, at that
     budget or a smaller one, for an image within a budget is within every larger one.
 
@@ -72,6 +94,8 @@ def adaptive_numbers(row_sets: Iterable[RowSet]) -> pd.DataFrame:
             **{f"success_{100 * rate:g}": _success(um, validation, rate) for rate in RATES},
             "not_um": ~um.right,
             "not_algorithm1": np.where(_flagged(um, validation, RATES[0]), ~um.right, um.fooled),
+            "margin_5": _success(um, validation, RATES[0], margins),
+            "not_margin_algorithm1": np.where(_flagged(um, validation, RATES[0], margins), ~um.right, um.fooled),
         }
         if attack != "none":
             _same_images(um, twins)
@@ -83,21 +107,22 @@ def adaptive_numbers(row_sets: Iterable[RowSet]) -> pd.DataFrame:
     return pd.DataFrame(found + _worst(outcomes))
 
 
-def _success(um: RowSet, validation: RowSet, rate: float) -> np.ndarray:
+def _success(um: RowSet, validation: RowSet, rate: float, scores_of: Scores = distances) -> np.ndarray:
     """bool (n,): M is wrong, and the image is not flagged."""
-    return um.fooled & ~_flagged(um, validation, rate)
+    return um.fooled & ~_flagged(um, validation, rate, scores_of)
 
 
-def _flagged(um: RowSet, validation: RowSet, rate: float) -> np.ndarray:
+def _flagged(um: RowSet, validation: RowSet, rate: float, scores_of: Scores = distances) -> np.ndarray:
     """bool (n,): the image is judged adversarial."""
-    return np.asarray(detect(um.rows["score"], threshold_of(validation, rate)))
+    return np.asarray(detect(scores_of(um), threshold_of(validation, rate, scores_of)))
 
 
 def _shares(outcome: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """The columns of a row from what became of each image."""
+    """The columns of a row from what became of each image; `not_x` becomes `x`, the share of the others."""
     shares = {name: float(np.mean(values)) for name, values in outcome.items()}
-    um, whole = 1.0 - shares.pop("not_um"), 1.0 - shares.pop("not_algorithm1")
-    return shares | {"um": um, "algorithm1": whole, "reject_5": 1.0 - shares[f"success_{100 * RATES[0]:g}"]}
+    turned = {name.removeprefix("not_"): 1.0 - share for name, share in shares.items() if name.startswith("not_")}
+    kept = {name: share for name, share in shares.items() if not name.startswith("not_")}
+    return kept | turned | {"reject_5": 1.0 - shares[f"success_{100 * RATES[0]:g}"]}
 
 
 def _same_images(one: RowSet, other: RowSet) -> None:
