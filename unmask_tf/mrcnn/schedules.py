@@ -39,7 +39,7 @@ SCHEDULES: dict[str, tuple[Stage, ...]] = {
         Stage("all", 15, 1e-4),
         Stage("all", 16, 2e-5),
     ),
-    "mini_robust": (Stage("all", 4, 1e-3), Stage("all", 6, 1e-4)),
+    "mini_robust": (Stage("all", 10, 1e-3), Stage("all", 14, 1e-4)),
     "paper": (Stage("heads", 20, 1e-3), Stage("4+", 32, 1e-3), Stage("all", 40, 1e-4)),
 }
 """By preset. `paper` is the released one; `mini_robust` goes on from a trained K, `photos` attacks its batches in its
